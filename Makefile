@@ -1,0 +1,57 @@
+# One menu of chores; .ci/run calls the same names. Every target says what it does and can be run twice.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test check lock bench docs e2e clean
+
+# $(1): name of the locked set under requirements/
+define install
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@if ! cmp -s requirements/$(1).txt $(VENV)/.installed-$(1); then \
+	  echo "Installing requirements/$(1).txt"; \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/$(1).txt \
+	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . \
+	  && cp requirements/$(1).txt $(VENV)/.installed-$(1); \
+	fi
+endef
+
+setup:  ## everything a developer needs
+	$(call install,test)
+	@echo "Ready: $(BIN)/pellucid --help"
+
+demo:  ## black box and SoftCAM on LesionLab, trained, explained, scored, reported
+	$(call install,demo)
+	$(BIN)/pellucid demo
+
+test:  ## the tests, without the long studies
+	$(call install,test)
+	$(BIN)/python -m pytest
+
+e2e:  ## the report in a real browser (needs Chromium)
+	$(call install,test)
+	$(BIN)/python -m pytest -m e2e
+
+check:  ## style, types and tables
+	$(call install,test)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:  ## renew the locked sets from pyproject.toml
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --no-emit-package pellucid pyproject.toml --extra test -o requirements/test.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --no-emit-package pellucid pyproject.toml --extra train -c requirements/test.txt -o requirements/demo.txt
+
+bench:  ## speed and memory beside the peers, in one run
+	$(call install,test)
+	$(BIN)/python -m benchmarks
+
+docs:  ## tables in docs/ from the registries
+	$(call install,test)
+	$(BIN)/python docs/tables.py
+
+clean:
+	rm -rf runs dist build $(VENV)

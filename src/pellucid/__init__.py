@@ -1,0 +1,129 @@
+"""pellucid: convolutional networks that explain themselves, and numbers that say whether to trust the explanation.
+
+Importing this package imports no torch; every name loads what it needs when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> where it lives
+_PUBLIC = {
+    "METHODS": "pellucid.methods",
+    "METRICS": "pellucid.metrics",
+    "PENALTIES": "pellucid.training",
+    "READERS": "pellucid.data",
+    "AuditFailed": "pellucid.errors",
+    "BadInput": "pellucid.errors",
+    "BoxTarget": "pellucid.targets",
+    "ClassTarget": "pellucid.targets",
+    "ContrastTarget": "pellucid.targets",
+    "ConversionError": "pellucid.errors",
+    "Explanation": "pellucid.explanation",
+    "IntegrityError": "pellucid.errors",
+    "LayerError": "pellucid.errors",
+    "OptionError": "pellucid.errors",
+    "PellucidError": "pellucid.errors",
+    "RegionTarget": "pellucid.targets",
+    "RegressionTarget": "pellucid.targets",
+    "ResourceError": "pellucid.errors",
+    "Run": "pellucid.training.run",
+    "Sample": "pellucid.sample",
+    "SingleLogitTarget": "pellucid.targets",
+    "SoftCAM": "pellucid.models.softcam",
+    "Table": "pellucid.record",
+    "TargetError": "pellucid.errors",
+    "TrainingConfig": "pellucid.training.config",
+    "convert": "pellucid.models.convert",
+    "evaluate": "pellucid.api",
+    "explain": "pellucid.api",
+    "load": "pellucid.models.storage",
+    "open_data": "pellucid.data",
+    "report": "pellucid.reports",
+    "train": "pellucid.training.loop",
+}
+
+__all__ = [
+    "AuditFailed",
+    "BadInput",
+    "BoxTarget",
+    "ClassTarget",
+    "ContrastTarget",
+    "ConversionError",
+    "Explanation",
+    "IntegrityError",
+    "LayerError",
+    "METHODS",
+    "METRICS",
+    "OptionError",
+    "PENALTIES",
+    "PellucidError",
+    "READERS",
+    "RegionTarget",
+    "RegressionTarget",
+    "ResourceError",
+    "Run",
+    "Sample",
+    "SingleLogitTarget",
+    "SoftCAM",
+    "Table",
+    "TargetError",
+    "TrainingConfig",
+    "__version__",
+    "convert",
+    "evaluate",
+    "explain",
+    "load",
+    "open_data",
+    "report",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from pellucid.api import evaluate, explain
+    from pellucid.data import READERS, open_data
+    from pellucid.errors import (
+        AuditFailed,
+        BadInput,
+        ConversionError,
+        IntegrityError,
+        LayerError,
+        OptionError,
+        PellucidError,
+        ResourceError,
+        TargetError,
+    )
+    from pellucid.explanation import Explanation
+    from pellucid.methods import METHODS
+    from pellucid.metrics import METRICS
+    from pellucid.models.convert import convert
+    from pellucid.models.softcam import SoftCAM
+    from pellucid.models.storage import load
+    from pellucid.record import Table
+    from pellucid.reports import report
+    from pellucid.sample import Sample
+    from pellucid.targets import (
+        BoxTarget,
+        ClassTarget,
+        ContrastTarget,
+        RegionTarget,
+        RegressionTarget,
+        SingleLogitTarget,
+    )
+    from pellucid.training import PENALTIES
+    from pellucid.training.config import TrainingConfig
+    from pellucid.training.loop import train
+    from pellucid.training.run import Run
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'pellucid' has no attribute '{name}'")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value  # also keeps a sub-module of the same name from hiding the verb
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from pellucid import spatial
+from pellucid.errors import BadInput
+from pellucid.spatial import Geometry
+
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def cells(rank: int, side: int = 4, seed: int = 0) -> Tensor:
+    return torch.randn(2, *(side,) * rank, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("size", [16, 13, 4])
+def test_unregistered_upsampling_is_plain_interpolation(rank: int, size: int) -> None:
+    geometry = Geometry.unregistered((4,) * rank, (size,) * rank)
+    plain = torch.nn.functional.interpolate(cells(rank)[:, None], size=(size,) * rank, mode=MODES[rank])[:, 0]
+    torch.testing.assert_close(spatial.upsample(cells(rank), geometry), plain)
+
+
+def test_registered_upsampling_puts_a_ramp_where_it_belongs(rank: int) -> None:
+    """Cells that hold their own centre's position give every sample its position, clamped outside the centres."""
+    geometry = Geometry((4,) * rank, (32,) * rank, (3.0,) * rank, (8.0,) * rank, registered=True)
+    for axis, centre in enumerate(geometry.centres()):
+        ramp = centre.view(-1, *(1,) * (rank - 1 - axis)).expand((4,) * rank)
+        expected = torch.arange(32.0, dtype=torch.float64).clamp(3, 27).view(-1, *(1,) * (rank - 1 - axis))
+        torch.testing.assert_close(spatial.upsample(ramp, geometry), expected.expand((32,) * rank))
+
+
+def test_interpolation_makes_no_new_extremes() -> None:
+    volume = torch.zeros(4, 4, 4)
+    volume[1, 1, 1] = 1
+    large = spatial.upsample(volume, Geometry.unregistered((4, 4, 4), (16, 16, 16)))
+    assert float(large.min()) == 0
+    assert float(large[-1, -1, -1]) == 0
+    assert float(large.max()) <= 1
+
+
+def test_sums_over_cells_and_shares_of_cells_keep_totals(rank: int) -> None:
+    geometry = Geometry((4,) * rank, (12,) * rank, (1.0,) * rank, (3.0,) * rank, registered=True)
+    samples = torch.randn(2, *(12,) * rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    by_hand = torch.zeros(2, *(4,) * rank, dtype=torch.float64)
+    for place in product(range(12), repeat=rank):  # centres at 1, 4, 7, 10: three samples each
+        by_hand[(slice(None), *(i // 3 for i in place))] += samples[(slice(None), *place)]
+    torch.testing.assert_close(spatial.cell_sums(samples, geometry), by_hand)
+    spread = spatial.spread(cells(rank), geometry)
+    torch.testing.assert_close(spread[(0, *(4,) * rank)], cells(rank)[(0, *(1,) * rank)] / 3**rank)
+    torch.testing.assert_close(spatial.cell_sums(spread, geometry), cells(rank))
+
+
+def test_cells_of_an_even_stride_own_equal_numbers_of_samples() -> None:
+    """Samples halfway between two centres all go the same way; the first cell looks over the edge and owns half."""
+    geometry = Geometry((4,), (32,), (0.0,), (8.0,), registered=True)
+    assert geometry.nearest_cell()[0].bincount().tolist() == [4, 8, 8, 12]
+
+
+def test_share_of_cells_in_a_mask() -> None:
+    geometry = Geometry.unregistered((2,), (8,))
+    mask = torch.tensor([1, 1, 1, 0, 1, 0, 0, 0], dtype=torch.bool)
+    assert spatial.cells_in(mask, geometry).tolist() == [0.75, 0.25]
+
+
+def test_boxes_are_in_pixels_x_before_y() -> None:
+    mask = spatial.boxes_to_mask([(1, 0, 3, 2), (4, 3, 5, 4)], (4, 5))
+    expected = torch.zeros(4, 5, dtype=torch.bool)
+    expected[0:2, 1:3] = expected[3, 4] = True
+    assert torch.equal(mask, expected)
+    assert spatial.boxes_to_mask([(1, 3)], (5,)).tolist() == [False, True, True, False, False]
+    with pytest.raises(BadInput, match="4 are needed"):
+        spatial.boxes_to_mask([(1, 2, 3)], (4, 4))
+
+
+def test_geometry_survives_its_dictionary() -> None:
+    geometry = Geometry((2, 3), (8, 9), (0.5, 1.0), (4.0, 3.0), True, (17.0, 17.0))
+    assert Geometry.from_dict(geometry.as_dict()) == geometry
+
+
+def test_regions_by_hand() -> None:
+    values = torch.zeros(6, 6)
+    values[0, 0], values[1, 1], values[5, 5], values[5, 0] = 2.0, 4.0, -5.0, 0.5  # the last is below a fifth
+    first, second = spatial.regions(values, Geometry.unregistered((6, 6), (12, 12)))
+    assert (first.value, first.low, first.high, first.name) == (6.0, (0, 0), (4, 4), "upper left")
+    assert (second.value, second.low, second.high, second.name) == (-5.0, (10, 10), (12, 12), "lower right")
+    assert spatial.regions(torch.zeros(3), Geometry.unregistered((3,), (3,))) == []
+
+
+def test_place_names() -> None:
+    assert spatial.place_name((5,), (9,)) == "middle"
+    assert spatial.place_name((50, 50), (100, 100)) == "centre"
+    assert spatial.place_name((50, 0), (100, 100)) == "left"
+    assert spatial.place_name((0, 99, 99), (100, 100, 100)) == "first slices, lower right"
+
+
+def test_combine_is_a_weighted_sum_over_channels(rank: int) -> None:
+    maps, weights = torch.randn(2, 3, *(4,) * rank), torch.randn(2, 3)
+    expected = torch.stack([sum(weights[i, k] * maps[i, k] for k in range(3)) for i in range(2)])  # type: ignore[arg-type]
+    torch.testing.assert_close(spatial.combine(maps, weights), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = spatial.combine(maps, weights)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, expected)
+
+
+@pytest.mark.parametrize("distance", [0, 1, 2, 3.7])
+def test_within_is_the_distance_to_the_nearest_sample(rank: int, distance: float) -> None:
+    mask = torch.rand(2, *(5,) * rank, generator=torch.Generator().manual_seed(rank)) > 0.9
+    mask[1] = False
+    found = spatial.within(mask, distance)
+    inside = [tuple(p) for p in mask[0].nonzero().tolist()]
+    for place in product(range(5), repeat=rank):
+        assert bool(found[(0, *place)]) == any(math.dist(place, p) <= distance for p in inside)
+    assert not bool(found[1].any())
+
+
+def test_blur_equals_scipy(rank: int) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    x = torch.randn(2, 1, *(20,) * rank, dtype=torch.float64)
+    theirs = [ndimage.gaussian_filter(v.numpy(), 0.05 * 20, mode="nearest", truncate=3) for v in x[:, 0]]
+    torch.testing.assert_close(spatial.blur(x)[:, 0], torch.stack([torch.from_numpy(v) for v in theirs]))
+
+
+def test_one_number_per_input_broadcasts(rank: int) -> None:
+    like = torch.ones(2, *(3,) * rank)
+    assert torch.equal(spatial.expand(torch.tensor([1.0, 2.0]), like) * like, torch.stack([like[0], 2 * like[1]]))

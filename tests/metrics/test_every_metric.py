@@ -1,0 +1,86 @@
+"""What every metric in the registry owes to everyone, with arguments filled out of a case."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+from pellucid.call import Call
+from pellucid.contracts import Case
+from pellucid.explanation import Explanation
+from pellucid.methods import METHODS
+from pellucid.metrics import METRICS
+from pellucid.sample import Sample
+from pellucid.targets import ClassTarget
+from reference.nets import GapNet, SelfExplaining, inputs
+
+
+def case(rank: int, rows: slice, method: str = "evidence") -> Case:
+    model = SelfExplaining(GapNet(rank, classes=3)).double().eval()
+    x = inputs(rank).double()[rows]
+    mask = torch.zeros(x.shape[2:], dtype=torch.bool)
+    mask[(slice(2, 9),) * rank] = True
+    target = ClassTarget(torch.tensor([0, 2, 1])[rows])
+    call = Call(model, batch=len(x))
+    found = METHODS[method](call, x, target)
+    explanation = Explanation(
+        map=found.map, geometry=found.geometry, target=found.target, score=found.target(found.output), logits=found.output,
+        method=method, complete=found.complete, constant=found.constant, common=found.common,
+    )  # fmt: skip
+    samples = [Sample(v, mask=mask) for v in x]
+    return Case(explanation, samples, x, call, explanation.target, torch.Generator().manual_seed(0))
+
+
+def scores(name: str, given: Case) -> dict[str, torch.Tensor]:
+    metric = METRICS[name].load()
+    values = metric(**given.arguments(metric))
+    return dict(values) if isinstance(values, Mapping) else {"": values}
+
+
+@pytest.fixture(params=list(METRICS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_row_names_the_leaf(name: str) -> None:
+    row = METRICS[name]
+    function = row.load()
+    assert row.path == f"pellucid.metrics.{name}:{name}"
+    assert function.__doc__
+    assert row.summary
+    assert row.property in ("localisation", "faithfulness", "complexity", "completeness")
+    fields = {f for f in dir(Case) if not f.startswith("_")} | set(Case.__dataclass_fields__)
+    for parameter in inspect.signature(function).parameters.values():
+        option = parameter.kind is parameter.KEYWORD_ONLY
+        assert option or parameter.name in fields
+        assert not option or parameter.default is not parameter.empty
+
+
+def test_one_value_per_input_and_part_whatever_the_batch(name: str, rank: int) -> None:
+    given = case(rank, slice(0, 3))
+    kept = {f: getattr(given, f).clone() for f in ("x", "map", "pixels", "mask")}
+    whole = scores(name, given)
+    assert tuple(whole) == METRICS[name].parts
+    for i in range(3):
+        one = scores(name, case(rank, slice(i, i + 1)))
+        for part, values in whole.items():
+            assert values.shape == (3,)
+            assert bool(values.isfinite().all())
+            assert one[part].tolist() == pytest.approx(values[i : i + 1].tolist(), abs=1e-9)
+    assert all(torch.equal(getattr(given, f), value) for f, value in kept.items())
+
+
+def test_truth_scores_better_than_its_opposite(rank: int) -> None:
+    """For localisation, the mask itself as a map is the best there is, and its negative the worst."""
+    given = case(rank, slice(0, 3))
+    truth = given.mask.double()
+    for name, row in METRICS.items():
+        if row.property == "localisation":
+            metric = row.load()
+            best, worst = (metric(**{**given.arguments(metric), "pixels": p}) for p in (truth, -truth))
+            best, worst = (v[""] if isinstance(v, Mapping) else v for v in (best, worst))
+            assert best.tolist() == [1, 1, 1]
+            assert bool((worst < best).all()) or name == "pointing_game"

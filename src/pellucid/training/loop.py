@@ -1,0 +1,311 @@
+"""`train`: a network, a data set and settings in; a `Run` out. Resumes exactly where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pellucid import files
+from pellucid.call import weights_device
+from pellucid.data.splits import split
+from pellucid.errors import OptionError, ResourceError, nearest
+from pellucid.hooks import untouched
+from pellucid.models import storage
+from pellucid.sample import Dataset
+from pellucid.training import checkpoint, run_folder
+from pellucid.training import task as tasks
+from pellucid.training.augment import check as check_augmentation
+from pellucid.training.augment import laterality_note
+from pellucid.training.config import TrainingConfig
+from pellucid.training.data import Source, first_sample, memory_format, some
+from pellucid.training.metrics import weights_dtype
+from pellucid.training.progress import Progress
+from pellucid.training.run import Run
+from pellucid.training.session import Session, TrainingInterrupted, frozen, optimiser_of
+from pellucid.training.task import Task
+
+FORMAT = 1
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainingConfig | None = None,
+    *,
+    validation: Dataset | None = None,
+    folder: str | Path | None = None,
+    resume: bool = True,
+    progress: bool = True,
+) -> Run:
+    """Train a copy of `model`; the given network is not changed.
+
+    model: any network from `(batch, channels, *spatial)` to logits. A penalty on evidence needs a `SoftCAM`.
+    folder: where the run is written; with `resume`, a run that was stopped there goes on and gives the same weights
+    (on the CPU: bit for bit) as one that was not, and a finished one is only read. resume=False starts again.
+    progress: tell on stderr how far it is.
+    Raises `OptionError` for settings that do not fit network, data or an existing folder, `BadInput` for unusable data,
+    `ResourceError` for memory, disk, a missing package or a folder in use, `TrainingInterrupted` after Ctrl-C.
+    """
+    config = config or TrainingConfig()
+    place = None if folder is None else Path(folder)
+    with run_folder.claimed(place) if place else nullcontext(), _memory_said(config):
+        return _train(model, dataset, config, validation, place, resume, progress)
+
+
+def _train(
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainingConfig,
+    validation: Dataset | None,
+    folder: Path | None,
+    resume: bool,
+    progress: bool,
+) -> Run:
+    data, held = _parts(dataset, validation, config)
+    copy = deepcopy(model)
+    task = _checked(copy, data, held, config)
+    device = _device(config)
+    plan = _plan(copy, data, held, config, task, device)
+    plan["held_out"] = (
+        [] if held is None or validation is not None else [held.facts(i).name or str(i) for i in range(len(held))]
+    )
+    if folder is not None:
+        plan = _opened(folder, plan, config, resume)
+        if run_folder.finished(folder):
+            return Run.load(folder, model)
+    home = weights_device(copy)
+    shape = first_sample(data, config.max_bad).input.shape
+    copy.to(device).to(memory_format=memory_format(torch.empty(1, *shape)))
+    with untouched(copy, training=True), _threads(config.threads):
+        session = _session(copy, data, held, config, task, plan, folder, device)
+        resumed = session.restore()
+        if folder is not None:
+            run_folder.log(
+                folder, "resumed" if resumed else "started", epoch=session.epoch, step=session.batch, device=str(device)
+            )
+        with Progress(config.epochs, len(data), shown=progress, done=session.epoch) as bar:
+            for note in plan["notes"]:
+                bar.say(note)
+            session.run(bar)
+        best = session.take_best()
+    skipped = {**session.source.skipped, **(session.held.skipped if session.held else {})}
+    run = Run(
+        model=copy.to(home).to(memory_format=torch.contiguous_format).eval(), config=config, history=tuple(session.history), best_epoch=best, task=task, classes=tuple(dataset.classes), data=plan["data"],
+        validation=plan["validation"], held_out=tuple(plan["held_out"]), skipped=dict(sorted(skipped.items())), notes=tuple(plan["notes"]), folder=folder,
+    )  # fmt: skip
+    if folder is not None:
+        _write(run, folder, tuple(shape))
+    return run
+
+
+def _parts(dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> tuple[Dataset, Dataset | None]:
+    """What is trained on, and what judges it."""
+    if len(dataset) == 0:
+        raise OptionError("The data set is empty.", hint="Check the source and its filters.")
+    held = validation
+    if held is None and config.val_fraction > 0:
+        made = split(dataset, {"train": 1 - config.val_fraction, "val": config.val_fraction}, seed=config.seed)
+        dataset, held = made.subset(dataset, "train"), made.subset(dataset, "val")
+    if held is None and (config.keep_best != "last" or config.patience is not None):
+        raise OptionError(
+            "Choosing weights needs validation data.",
+            why=f"keep_best is '{config.keep_best}', patience {config.patience}.",
+            hint="Give validation=, or set val_fraction.",
+        )
+    if held is not None and tuple(held.classes) != tuple(dataset.classes):
+        raise OptionError(
+            "Training and validation data have different classes.",
+            why=f"{tuple(dataset.classes)} and {tuple(held.classes)}.",
+            hint="Read both with the same classes.",
+        )
+    return some(dataset, config.max_images, config.seed), held
+
+
+def _checked(model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig) -> Task:
+    """The task, after the settings were found to fit network and data."""
+    sample = first_sample(data, config.max_bad)
+    check_augmentation(config.augment, sample.input.shape[1:])
+    if config.penalty != "none" and not hasattr(model, "evidence"):
+        raise OptionError(
+            f"The penalty '{config.penalty}' needs evidence maps, which this {type(model).__name__} does not give.",
+            hint="Convert it first: pl.train(pl.convert(model, example), ...), or use penalty='none'.",
+        )
+    names = [name for name, _ in model.named_modules() if name]
+    for prefix in config.freeze:
+        if prefix not in names:
+            raise OptionError(f"There is no module '{prefix}' to freeze.", hint=nearest(prefix, names))
+    x = sample.input.unsqueeze(0).to(weights_device(model), weights_dtype(model))
+    task = tasks.resolve(model, x, sample.label, len(data.classes), config.task)
+    if task != "multiclass" and config.penalty_classes == "contrast":
+        raise OptionError(
+            f"There is no contrast between classes in a {task} task.", hint="Use penalty_classes='target' or 'all'."
+        )
+    return task
+
+
+def _plan(
+    model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig, task: Task, device: torch.device
+) -> dict[str, Any]:
+    """All that decides the result: a folder only takes up the training it was made for."""
+    shapes = [
+        (name, str(value.dtype), list(value.shape))
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    ]
+    note = laterality_note(config.augment)
+    return {
+        "format": FORMAT, "config": config.decides(), "task": task, "classes": list(data.classes), "samples": len(data), "data": data.fingerprint,
+        "validation": None if held is None else held.fingerprint, "network": type(model).__name__, "weights": checkpoint.digest(shapes),
+        "precision": _precision(config, device, weights_dtype(model)), "notes": [] if note is None else [note],
+    }  # fmt: skip
+
+
+def _opened(folder: Path, plan: dict[str, Any], config: TrainingConfig, resume: bool) -> dict[str, Any]:
+    """The plan the folder was made for, after it was found to be this one; a new folder is made for it.
+
+    The precision is the recorded one: "auto" must not change on another machine half way.
+    """
+    path = folder / "plan.json"
+    if path.exists() and resume:
+        found = files.read_json(path)
+        differ = sorted(
+            k for k in plan if k != "precision" and (not isinstance(found, dict) or found.get(k) != plan[k])
+        )
+        if differ:
+            raise OptionError(
+                f"{folder} holds another training.",
+                why=_difference(differ, found, plan),
+                hint="Choose another folder, or start again with resume=False.",
+                path=folder,
+            )
+        return {**plan, "precision": found["precision"]}
+    if not resume:
+        (folder / "manifest.json").unlink(missing_ok=True)
+        checkpoint.remove(folder / "state")
+        (folder / "log.jsonl").unlink(missing_ok=True)
+    config.to_yaml(folder / "config.yaml")
+    files.write_json(path, plan)
+    return plan
+
+
+def _difference(differ: list[str], found: Any, plan: dict[str, Any]) -> str:
+    if differ == ["config"] and isinstance(found["config"], dict):
+        old, new = found["config"], plan["config"]
+        return "; ".join(f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in new if old.get(k) != new.get(k)) + "."
+    return f"Different: {', '.join(differ)}."
+
+
+def _session(
+    model: nn.Module,
+    data: Dataset,
+    held: Dataset | None,
+    config: TrainingConfig,
+    task: Task,
+    plan: dict[str, Any],
+    folder: Path | None,
+    device: torch.device,
+) -> Session:
+    for _, module in frozen(model, config.freeze):
+        module.requires_grad_(False)
+    optimiser = optimiser_of(model, config)
+    fabric = _fabric(device, plan["precision"])
+    forward, wrapped = fabric.setup(model, optimiser)
+
+    def source(of: Dataset) -> Source:
+        return Source(
+            of, config.batch_size, task, max_bad=config.max_bad, cache_mib=config.cache_mib, workers=config.workers
+        )
+
+    return Session(
+        model=model, forward=forward, optimiser=wrapped, backward=fabric.backward, config=config, task=task, source=source(data), held=None if held is None else source(held),
+        weights=tasks.weights_of(config.class_weights, task, data), plan=checkpoint.digest(plan), device=device, folder=folder,
+    )  # fmt: skip
+
+
+def _fabric(device: torch.device, precision: Precision) -> Any:
+    """Lightning Fabric on one device in this process."""
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ResourceError(
+            "Training needs Lightning Fabric.",
+            why="The package lightning-fabric is not installed.",
+            hint='Install it: pip install "pellucid[train]".',
+        ) from error
+    return Fabric(
+        accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0], precision=precision
+    )
+
+
+def _device(config: TrainingConfig) -> torch.device:
+    if config.device == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise OptionError(f"There is no device '{config.device}'.", hint="Use auto, cpu, cuda or cuda:0.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"Training does not run on '{device.type}'.", hint="Use auto, cpu, cuda or cuda:0.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ResourceError(
+            f"The device '{config.device}' is not there.",
+            why=f"{torch.cuda.device_count()} CUDA devices were found.",
+            hint="Use device='auto' or 'cpu'.",
+        )
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _precision(config: TrainingConfig, device: torch.device, dtype: torch.dtype) -> Precision:
+    fits = dtype == torch.float32 and (
+        config.precision == "bf16" or (config.precision == "auto" and _fast_bf16(device))
+    )
+    return "bf16-mixed" if fits else "32-true"
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    """Does the hardware multiply in bf16? Elsewhere it is emulated and slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(supported()) for supported in asked if supported is not None)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _memory_said(config: TrainingConfig) -> Iterator[None]:
+    """Running out of memory as a `ResourceError` that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        hint = "Lower batch_size." if config.batch_size > 1 else "Use smaller inputs or a smaller network."
+        raise ResourceError(
+            f"There is not enough memory for batches of {config.batch_size}.", why=str(error).splitlines()[0], hint=hint
+        ) from error
+
+
+def _write(run: Run, folder: Path, shape: tuple[int, ...]) -> None:
+    """The results of a finished run; the manifest last, since it says that the run is finished."""
+    storage.save_model(run.model, folder, classes=run.classes, task=run.task, input_shape=shape)
+    run_folder.log(folder, "finished", epochs=len(run.history), best_epoch=run.best_epoch, skipped=len(run.skipped))
+    run_folder.write_manifest(folder, {"seed": run.config.seed, **run.facts()})
+
+
+__all__ = ["Run", "TrainingInterrupted", "train"]

@@ -1,0 +1,526 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pellucid.errors import BadInput, IntegrityError, OptionError, ResourceError
+from pellucid.sample import Sample, collate
+from pellucid.training import loop, penalties, run_folder, session
+from pellucid.training.config import TrainingConfig
+from pellucid.training.data import shuffled
+from pellucid.training.loop import TrainingInterrupted, train
+from pellucid.training.run import Run
+
+pytest.importorskip("lightning_fabric")
+
+RECIPE = {"epochs": 3, "batch_size": 8, "lr": 1e-2, "precision": "32"}
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def quiet(model: nn.Module, data: Any, config: dict[str, Any], **more: Any) -> Run:
+    return train(model, data, TrainingConfig(**{**RECIPE, **config}), progress=False, **more)
+
+
+def test_it_learns(rank: int, toy: Any, net: Any) -> None:
+    data = toy(n=48, size=(8, 8, 4)[:rank])
+    run = quiet(
+        net(rank),
+        data,
+        {"epochs": 8, "penalty": "l1", "strength": 0.01, "augment": ["hflip"] if rank > 1 else []},
+        validation=toy(n=64, size=(8, 8, 4)[:rank]),
+    )
+    losses = [row["loss"] for row in run.history]
+    assert losses[-1] < losses[0]
+    assert run.last("val_auc") > 0.95
+    assert run.best_epoch == 8
+
+
+def test_it_is_the_plain_loop(toy: Any, net: Any) -> None:
+    """Against a training loop written out, in double precision: loss, penalty after its warm-up, AdamW, one cycle."""
+    data, config = (
+        toy(n=20),
+        TrainingConfig(**RECIPE, penalty="elastic_net", strength=0.3, l1_share=0.2, penalty_warm_up=0.5),
+    )
+    model = net(dropout=0.0).double()
+    run = train(model, data, config, progress=False)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=config.weight_decay)
+    total = 3 * 3
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=total, pct_start=0.3)
+    model.train()
+    step = 0
+    for epoch in range(3):
+        for indices in shuffled(20, 8, config.seed, epoch):
+            samples = [data[i] for i in indices]
+            logits, maps = model(collate(samples).double(), return_evidence=True)
+            loss = F.cross_entropy(logits, torch.tensor([s.label for s in samples]))
+            if step >= 0.5 * total:
+                loss = loss + 0.3 * (0.2 * maps.abs().mean() + 0.8 * maps.pow(2).mean())
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            scheduler.step()
+            step += 1
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(run.model.state_dict()[name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_paper_code_regularises_the_first_input_alone(toy: Any, net: Any) -> None:
+    """One SGD step without momentum's past: the change of the weights is the literal loss's gradient."""
+    data, model = toy(n=6), net(dropout=0.0).double()
+    config = TrainingConfig(
+        epochs=1,
+        batch_size=6,
+        lr=1e-2,
+        optimiser="sgd",
+        weight_decay=0,
+        schedule="constant",
+        penalty="elastic_net",
+        compat="paper-code",
+        strength=0.1,
+        precision="32",
+    )
+    run = train(model, data, config, progress=False)
+    samples = [data[i] for i in shuffled(6, 6, 0, 0)[0]]
+    logits, A = model.train()(collate(samples).double(), return_evidence=True)
+    loss = (
+        F.cross_entropy(logits, torch.tensor([s.label for s in samples]))
+        + 0.05 * torch.norm(A[0], 1)
+        + 0.05 * torch.norm(A[0], 2)
+    )
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        expected = parameter - 1e-2 * 1.9 * parameter.grad  # Nesterov: gradient plus 0.9 times the new momentum
+        torch.testing.assert_close(run.model.get_parameter(name), expected, rtol=1e-9, atol=1e-12)
+    assert run.history[0]["penalty"] == pytest.approx(
+        (0.5 * torch.norm(A[0], 1) + 0.5 * torch.norm(A[0], 2)).item(), rel=1e-6
+    )
+
+
+def test_the_given_network_and_random_states_stay(toy: Any, net: Any) -> None:
+    model = net().eval()
+    model.head.weight.requires_grad_(False)
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    before, grad = weights(model), next(model.parameters()).grad
+    states = (
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        random.getstate(),
+        torch.get_num_threads(),
+        signal.getsignal(signal.SIGINT),
+    )  # type: ignore[index]
+    run = quiet(model, toy(), {"freeze": ["trunk.0"], "threads": 2, "augment": ["vflip"]})
+    model.fails_at = 2
+    with pytest.raises(InterruptedError):
+        quiet(model, toy(), {})
+    assert equal(weights(model), before)
+    assert next(model.parameters()).grad is grad
+    assert not any(m.training for m in model.modules())
+    assert not model.head.weight.requires_grad
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1] == np.random.get_state()[1]).all()  # type: ignore[index]
+    assert states[2:] == (random.getstate(), torch.get_num_threads(), signal.getsignal(signal.SIGINT))
+    assert not equal(weights(run.model), before)
+    assert torch.equal(run.model.head.weight, model.head.weight)
+
+
+def test_frozen_parts_do_not_move(toy: Any, net: Any) -> None:
+    model = net()
+    run = quiet(model, toy(), {"freeze": "trunk"})
+    after = weights(run.model)
+    assert all(torch.equal(v, after[k]) for k, v in weights(model).items() if k.startswith("trunk."))
+    assert not torch.equal(after["head.weight"], model.head.weight)
+    with pytest.raises(OptionError, match="Did you mean 'trunk'"):
+        quiet(model, toy(), {"freeze": "trunks"})
+    with pytest.raises(OptionError, match="No parameter of the network can learn"):
+        quiet(model, toy(), {"freeze": ["trunk", "head"]})
+
+
+@pytest.mark.parametrize("fails_at", [1, 4, 6, 7, 12])
+def test_resumed_equals_never_stopped(tmp_path: Path, toy: Any, net: Any, fails_at: int) -> None:
+    """24 samples in batches of 5: five steps an epoch; the network breaks in any of three epochs."""
+    config = {
+        "batch_size": 5, "penalty": "l1", "strength": 0.1, "penalty_warm_up": 0.4, "augment": ["hflip", "rotate90"], "save_every_steps": 2, "val_fraction": 0.25, "keep_best": "val_auc",
+    }  # fmt: skip
+    data = toy(n=32)
+    whole = quiet(net(), data, config, folder=tmp_path / "whole")
+    model = net()
+    model.fails_at = fails_at
+    with pytest.raises(InterruptedError, match="power cut"):
+        quiet(model, data, config, folder=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+    other = net()
+    with torch.no_grad():
+        other.head.weight += 1 if fails_at > 2 else 0  # what it starts from does not matter once a state was saved
+    resumed = quiet(other, data, config, folder=tmp_path / "cut")
+    assert equal(weights(resumed.model), weights(whole.model))
+    assert resumed.history == whole.history
+    for name in ("metrics.csv", "metrics.jsonl", "config.yaml", "plan.json", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_last_state_falls_back_to_the_one_before(tmp_path: Path, toy: Any, net: Any) -> None:
+    whole = quiet(net(), toy(), {})
+    model = net()
+    model.fails_at = 8
+    with pytest.raises(InterruptedError):
+        quiet(model, toy(), {}, folder=tmp_path)
+    last = tmp_path / "state" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert equal(weights(quiet(net(), toy(), {}, folder=tmp_path).model), weights(whole.model))
+
+
+def test_both_states_damaged_is_said(tmp_path: Path, toy: Any, net: Any) -> None:
+    model = net()
+    model.fails_at = 8
+    with pytest.raises(InterruptedError):
+        quiet(model, toy(), {}, folder=tmp_path)
+    for path in (tmp_path / "state").iterdir():
+        path.write_bytes(b"junk")
+    with pytest.raises(IntegrityError, match="resume=False"):
+        quiet(net(), toy(), {}, folder=tmp_path)
+    assert len(quiet(net(), toy(), {}, folder=tmp_path, resume=False).history) == 3
+
+
+def test_a_crash_while_writing_the_result_is_resumed(
+    tmp_path: Path, toy: Any, net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The saved model has a manifest of its own; alone it does not make a finished run."""
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_manifest", lambda *_: (_ for _ in ()).throw(InterruptedError("power cut")))
+        with pytest.raises(InterruptedError):
+            quiet(net(), toy(), {}, folder=tmp_path)
+    assert (tmp_path / "manifest.json").exists()
+    run = quiet(net(), toy(), {}, folder=tmp_path)
+    assert equal(weights(run.model), weights(quiet(net(), toy(), {}).model))
+    assert run_folder.finished(tmp_path)
+
+
+def test_a_finished_run_is_only_read(tmp_path: Path, toy: Any, net: Any) -> None:
+    first = quiet(net(), toy(bad=(3,)), {"val_fraction": 0.3}, folder=tmp_path)
+    stamps = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()}
+    model = net()
+    again = quiet(model, toy(bad=(3,)), {"val_fraction": 0.3}, folder=tmp_path)
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()} == stamps
+    assert equal(weights(again.model), weights(first.model))
+    assert not equal(weights(model), weights(first.model))
+    assert (again.history, again.best_epoch, again.config, again.facts()) == (
+        first.history,
+        first.best_epoch,
+        first.config,
+        first.facts(),
+    )
+    assert again.skipped == {"s3": "File 3 is damaged."}
+    with pytest.raises(OptionError, match="val_loss"):
+        again.last("val_lss")
+
+
+def test_another_training_in_the_folder_is_refused(tmp_path: Path, toy: Any, net: Any) -> None:
+    quiet(net(), toy(), {}, folder=tmp_path)
+    with pytest.raises(OptionError, match=r"lr was 0\.01, now 0\.02"):
+        quiet(net(), toy(), {"lr": 2e-2}, folder=tmp_path)
+    with pytest.raises(OptionError, match="Different: data"):
+        quiet(net(), toy(fingerprint="new"), {}, folder=tmp_path)
+    assert quiet(net(), toy(), {"device": "cpu", "workers": 1}, folder=tmp_path).best_epoch == 3
+    assert quiet(net(), toy(), {"lr": 2e-2}, folder=tmp_path, resume=False).config.lr == 2e-2
+
+
+def test_equal_runs_give_equal_files(tmp_path: Path, toy: Any, net: Any) -> None:
+    for name, workers in (("a", 0), ("b", 2)):
+        torch.manual_seed(int.from_bytes(os.urandom(4), "big"))
+        quiet(net(), toy(), {"val_fraction": 0.3, "workers": workers}, folder=tmp_path / name)
+    for file in ("metrics.csv", "metrics.jsonl", "plan.json", "model.safetensors", "model.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    rows = list(csv.DictReader((tmp_path / "a" / "metrics.csv").read_text().splitlines()))
+    lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert [{k: str(v) for k, v in line.items()} for line in lines] == rows
+    assert list(rows[0]) == [
+        "epoch",
+        "step",
+        "lr",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "val_balanced_accuracy",
+        "val_auc",
+    ]
+
+
+def test_a_damaged_run_is_refused(tmp_path: Path, toy: Any, net: Any) -> None:
+    quiet(net(), toy(), {}, folder=tmp_path)
+    for name in ("model.safetensors", "metrics.jsonl", "config.yaml", "model.json", "manifest.json"):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(IntegrityError, match="damaged"):
+            Run.load(tmp_path, net())
+        path.write_bytes(whole)
+    with pytest.raises(BadInput):
+        Run.load(tmp_path / "state", net())
+
+
+class Interrupting:
+    """Sends Ctrl-C to this process when a sample is read for the first time in the second epoch."""
+
+    def __init__(self, data: Any, reads: int) -> None:
+        self.data, self.left = data, reads
+        self.classes, self.fingerprint, self.facts = data.classes, data.fingerprint, data.facts
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        sample: Sample = self.data[index]
+        return sample
+
+
+def test_ctrl_c_saves_the_state(tmp_path: Path, toy: Any, net: Any) -> None:
+    config = {"cache_mib": 0, "penalty": "l2", "strength": 0.1}
+    whole = quiet(net(), toy(), config)
+    with pytest.raises(TrainingInterrupted, match="after 1 epochs and 2 batches") as caught:
+        quiet(net(), Interrupting(toy(), 2 + 24 + 12), config, folder=tmp_path)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    assert (caught.value.folder, caught.value.epoch, caught.value.step) == (tmp_path, 1, 2)
+    assert not (tmp_path / "lock").exists()
+    assert equal(weights(quiet(net(), toy(), config, folder=tmp_path).model), weights(whole.model))
+
+
+def test_training_in_a_thread(toy: Any, net: Any) -> None:
+    found: list[Run] = []
+    thread = threading.Thread(target=lambda: found.append(quiet(net(), toy(), {})))
+    thread.start()
+    thread.join()
+    assert equal(weights(found[0].model), weights(quiet(net(), toy(), {}).model))
+
+
+KILLED = """
+import os, signal, sys, torch
+sys.path.insert(0, sys.argv[2])
+torch.set_num_threads(1)
+from conftest import Net, Toy
+from pellucid.training.config import TrainingConfig
+from pellucid.training.loop import train
+class Dying(Net):
+    def forward(self, x, return_evidence=False):
+        if self.training and self.passes + 1 == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x, return_evidence)
+torch.manual_seed(1)
+train(Dying(2), Toy(), TrainingConfig(epochs=3, batch_size=8, lr=1e-2, precision="32", save_every_steps=1), folder=sys.argv[1], progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_and_resume(tmp_path: Path, toy: Any, net: Any) -> None:
+    def start(at: int) -> int:
+        return subprocess.run(
+            [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent), str(at)], check=False
+        ).returncode
+
+    assert start(5) == -signal.SIGKILL
+    assert start(2) == -signal.SIGKILL
+    assert start(0) == 0
+    whole = quiet(net(), toy(), {"save_every_steps": 1})
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) > 3
+    assert equal(weights(Run.load(tmp_path, net()).model), weights(whole.model))
+
+
+def test_the_best_epoch_is_kept(toy: Any, net: Any) -> None:
+    config = {"epochs": 6, "lr": 0.3, "schedule": "constant", "val_fraction": 0.3}
+    last = quiet(net(), toy(n=40, scale=0.3), config)
+    best = quiet(net(), toy(n=40, scale=0.3), {**config, "keep_best": "val_loss"})
+    assert best.history == last.history
+    losses = [row["val_loss"] for row in last.history]
+    assert best.best_epoch == 1 + int(np.argmin(losses))
+    assert last.best_epoch == 6
+    stopped = quiet(net(), toy(n=40, scale=0.3), {**config, "epochs": 50, "patience": 2})
+    since = [row["val_loss"] for row in stopped.history]
+    assert len(since) == 50 or len(since) - 1 - int(np.argmin(since)) == 2
+
+
+def test_validation_figures_are_those_of_the_returned_weights(toy: Any, net: Any) -> None:
+    from pellucid.training.metrics import predict
+
+    held = toy(n=30)
+    run = quiet(net(), toy(), {}, validation=held)
+    scores = predict(run.model, held).scores()
+    assert {k: run.last(f"val_{k}") for k in scores} == pytest.approx(scores, rel=1e-5)
+
+
+def test_held_out_groups_are_whole_and_named(toy: Any, net: Any) -> None:
+    run = quiet(net(), toy(n=40), {"val_fraction": 0.25})
+    held = {int(name[1:]) for name in run.held_out}
+    assert 6 <= len(held) <= 14
+    assert {i // 2 for i in held}.isdisjoint({i // 2 for i in range(40) if i not in held})
+    assert {i // 2 % 2 for i in held} == {0, 1}
+
+
+def test_binary_and_several_labels(toy: Any, net: Any) -> None:
+    run = quiet(
+        net(classes=1),
+        toy(n=48),
+        {"epochs": 6, "class_weights": "balanced", "penalty": "l1", "strength": 0.01, "penalty_classes": "target"},
+        validation=toy(n=40),
+    )
+    assert run.task == "binary"
+    assert run.last("val_auc") > 0.9
+
+    class Many(toy):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return sample.changed(label=torch.tensor([sample.label, 1 - sample.label]))
+
+    run = quiet(net(), Many(n=48), {"epochs": 6, "penalty": "l2", "strength": 0.01}, validation=Many(n=40))
+    assert run.task == "multilabel"
+    assert run.last("val_auc") > 0.9
+
+
+def test_auxiliary_outputs(toy: Any) -> None:
+    from collections import namedtuple
+
+    Outputs = namedtuple("Outputs", ["logits", "aux_logits"])
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.aux = nn.Linear(128, 2), nn.Linear(128, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            flat = x.flatten(1)
+            return Outputs(self.main(flat), self.aux(flat)) if self.training else self.main(flat)
+
+    model = Two()
+    run = quiet(
+        model, toy(), {"epochs": 1, "batch_size": 24, "optimiser": "sgd", "schedule": "constant", "weight_decay": 0}
+    )
+    samples = [toy()[i] for i in range(24)]
+    x, labels = collate(samples).flatten(1), torch.tensor([s.label for s in samples])
+    (F.cross_entropy(model.main(x), labels) + 0.4 * F.cross_entropy(model.aux(x), labels)).backward()
+    assert model.aux.weight.grad is not None
+    torch.testing.assert_close(run.model.aux.weight, model.aux.weight - 1e-2 * 1.9 * model.aux.weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"keep_best": "val_auc"}, "needs validation data"),
+        ({"patience": 2}, "needs validation data"),
+        ({"device": "gpu"}, "no device 'gpu'"),
+        ({"device": "meta"}, "does not run on 'meta'"),
+        ({"class_weights": (1.0,)}, "1 class weights for 2 classes"),
+        ({"task": "multilabel", "penalty": "l1", "penalty_classes": "contrast"}, "no contrast between classes"),
+    ],
+)
+def test_settings_that_do_not_fit(toy: Any, net: Any, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        quiet(net(), toy(), config)
+
+
+def test_data_and_networks_that_do_not_fit(toy: Any, net: Any) -> None:
+    with pytest.raises(OptionError, match="needs evidence maps"):
+        quiet(nn.Sequential(nn.Flatten(), nn.Linear(128, 2)), toy(), {"penalty": "l1"})
+    with pytest.raises(OptionError, match="as high as wide"):
+        quiet(net(), toy(size=(8, 6)), {"augment": "transpose"})
+    with pytest.raises(OptionError, match="empty"):
+        quiet(net(), toy(n=0), {})
+    with pytest.raises(OptionError, match="different classes"):
+        quiet(net(), toy(), {}, validation=toy(classes=("a", "b")))
+    with pytest.raises(OptionError, match="not a number"):
+        quiet(net(), toy(scale=1e30), {"lr": 1e30, "schedule": "constant"})
+
+
+def test_missing_hardware_and_packages(toy: Any, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ResourceError, match="'cuda:99' is not there"):
+        quiet(net(), toy(), {"device": "cuda:99"})
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    with pytest.raises(ResourceError, match="Lightning Fabric") as caught:
+        quiet(net(), toy(), {})
+    assert 'pip install "pellucid[train]"' in caught.value.hint
+
+
+def test_running_out_of_memory_is_said(toy: Any, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(session.Session, "_step", full)
+    with pytest.raises(ResourceError, match="batches of 8") as caught:
+        quiet(net(), toy(), {})
+    assert "batch_size" in caught.value.hint
+
+
+def test_bf16_learns_too(toy: Any, net: Any) -> None:
+    run = quiet(
+        net(), toy(n=48), {"epochs": 8, "precision": "bf16", "penalty": "l1", "strength": 0.01}, validation=toy(n=40)
+    )
+    assert run.last("val_auc") > 0.95
+    assert next(run.model.parameters()).dtype == torch.float32
+
+
+def test_precision_of_a_resumed_run_is_the_recorded_one(
+    tmp_path: Path, toy: Any, net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_fast_bf16", lambda device: False)
+    whole = quiet(net(), toy(), {"precision": "auto"})
+    model = net()
+    model.fails_at = 5
+    with pytest.raises(InterruptedError):
+        quiet(model, toy(), {"precision": "auto"}, folder=tmp_path)
+    monkeypatch.setattr(loop, "_fast_bf16", lambda device: True)
+    assert equal(weights(quiet(net(), toy(), {"precision": "auto"}, folder=tmp_path).model), weights(whole.model))
+
+
+def test_notes_and_progress_go_to_stderr(toy: Any, net: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(net(), toy(), TrainingConfig(**RECIPE, augment=["hflip"]), progress=True)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("Left and right look the same")
+    assert told.err.count("epoch ") == 3
+    assert run.notes[0].startswith("Left and right")
+
+
+def test_a_converted_network(tmp_path: Path, toy: Any) -> None:
+    """The real thing: conversion, training with a penalty, folder, and back."""
+    from pellucid.models.convert import convert
+    from pellucid.models.storage import load
+    from pellucid.models.zoo import build
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build("pellucid:s8", in_channels=2)
+    data = toy(n=48, size=(16, 16))
+    softcam = convert(network, data[0].input[None])
+    run = quiet(softcam, data, {"epochs": 4, "penalty": "l1", "strength": 0.05}, folder=tmp_path)
+    x = collate([data[i] for i in range(4)])
+    with torch.no_grad():
+        logits, maps = run.model(x, return_evidence=True)
+        for again in (Run.load(tmp_path).model, load(tmp_path)):
+            assert torch.equal(again(x), logits)
+    torch.testing.assert_close(maps.flatten(2).mean(2), logits, rtol=1e-5, atol=1e-5)
+    assert run.history[-1]["penalty"] == pytest.approx(run.last("penalty"))
+    with torch.no_grad():
+        assert float(penalties.l1(maps)) > 0

@@ -1,0 +1,363 @@
+"""From data to evaluated networks, fold by fold: what `pellucid train`, `evaluate` and `report` do on a run folder.
+
+OUT/  study.json     source, reading, network, weights, recipe: what decides everything below
+      splits.json    which sample is in which fold
+      fold-0/ ...    one trained network each (or the network itself in OUT where there are no folds)
+      evaluate/      scores.json, scores.csv and the finished parts
+      manifest.json  SHA-256 of these files
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pellucid import api, files
+from pellucid.data import open_data, options_of
+from pellucid.data.splits import Split, folds
+from pellucid.errors import BadInput, ConversionError, OptionError, nearest
+from pellucid.models import storage, zoo
+from pellucid.models.convert import convert
+from pellucid.networks import open_network, open_saved, reading_for
+from pellucid.record import Table, join
+from pellucid.sample import Dataset, Sample, Subset
+from pellucid.training import run_folder
+from pellucid.training.config import TrainingConfig
+from pellucid.training.data import first_sample
+from pellucid.training.loop import train
+from pellucid.training.probe import probe
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that decides the networks of a run. folds 0: one network on everything."""
+
+    source: str
+    reading: Mapping[str, Any]
+    model: str
+    weights: str | None
+    folds: int
+    probe: bool
+    black_box: bool
+    recipe: TrainingConfig
+
+    @property
+    def kind(self) -> str:
+        return "linear probe" if self.probe else "black box" if self.black_box else "SoftCAM"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "reading": dict(self.reading), "recipe": self.recipe.model_dump(mode="json")}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Study:
+        check_is_study(folder)
+        path = Path(folder) / "study.json"
+        stored = files.read_json(path)
+        try:
+            source, recipe = str(stored["source"]), TrainingConfig(**stored["recipe"])
+            # Where the study lies may have changed since; where its data lie relative to it has not.
+            source = source if _is_drawn(source) else str((Path(folder) / source).resolve())
+            return cls(**{**stored, "source": source, "recipe": recipe})
+        except (KeyError, TypeError) as error:
+            raise BadInput(f"{path} describes no study.", why=str(error), hint="Train again.", path=path) from error
+
+
+def _is_drawn(source: str) -> bool:
+    """Whether the source is a generator's name, not a path."""
+    return source.partition(":")[0] == "lesionlab"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One network: the samples it learns from, and those it never sees (None: there are none)."""
+
+    name: str
+    train: Subset
+    test: Subset | None
+
+    def folder(self, out: str | Path) -> Path:
+        return Path(out) if self.test is None else Path(out) / self.name
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study's data and folds."""
+
+    dataset: Dataset
+    folds: tuple[Fold, ...]
+
+
+def is_study(folder: str | Path) -> bool:
+    """Whether `train` made this folder."""
+    return (Path(folder) / "study.json").is_file()
+
+
+def check_is_study(folder: str | Path) -> None:
+    """Raise `BadInput` for a folder that `train` did not make."""
+    if not is_study(folder):
+        raise BadInput(
+            f"{folder} is no run.",
+            why="It has no study.json.",
+            hint="Name a folder written by pellucid train.",
+            path=folder,
+        )
+
+
+def open_study(study: Study, out: Path) -> Opened:
+    """Read the data, decide the folds, and write both decisions down. A folder with another study is refused."""
+    dataset = open_data(study.source, **study.reading)
+    if len(dataset.classes) < 2:
+        raise BadInput(
+            f"{study.source} has no classes to learn.",
+            why=f"It has {len(dataset.classes)}.",
+            hint="Give a folder per class, or a CSV with labels.",
+            path=study.source,
+        )
+    _note(study, out)
+    if study.folds == 0:
+        return Opened(dataset, (Fold("all", Subset(dataset, tuple(range(len(dataset)))), None),))
+    made, parts = [], _split(study, dataset, out).parts
+    for name, test in parts.items():
+        seen = tuple(i for part, rows in parts.items() if part != name for i in rows)
+        made.append(Fold(f"fold-{name}", Subset(dataset, seen), Subset(dataset, tuple(test))))
+    return Opened(dataset, tuple(made))
+
+
+def _note(study: Study, out: Path) -> None:
+    """Write study.json, or see that it is this study's. One by which nothing was trained yet gives way."""
+    described = study.as_dict()
+    if not _is_drawn(study.source):
+        described["source"] = os.path.relpath(Path(study.source).resolve(), out.resolve())
+    path = out / "study.json"
+    known, wanted = files.read_json(path) if path.exists() else None, files.plain(described)
+    if known == wanted:
+        return
+    if known is not None and any(next(out.glob(begun), None) for begun in _BEGUN):
+        differ = [k for k in wanted if not isinstance(known, dict) or known.get(k) != wanted[k]]
+        raise OptionError(
+            f"{out} holds another study.",
+            why=f"Its study.json differs from what was asked for in: {', '.join(differ)}.",
+            hint="Choose another --out, or delete the folder.",
+            path=out,
+        )
+    files.remove(out / "splits.json")
+    files.write_json(path, described)
+
+
+_BEGUN = ("plan.json", "model.json", "fold-*/plan.json", "fold-*/model.json")
+
+
+def _split(study: Study, dataset: Dataset, out: Path) -> Split:
+    """The folds, as written down when the study was begun."""
+    path = out / "splits.json"
+    if not path.exists():
+        made = folds(dataset, study.folds, seed=study.recipe.seed)
+        made.write(path)
+        return made
+    known = Split.read(path, dataset)
+    if known.fingerprint != dataset.fingerprint:
+        raise BadInput(
+            f"The data in {study.source} have changed.",
+            why=f"They are not those that {path} was made for.",
+            hint="Restore them, or train again into another folder.",
+            path=study.source,
+        )
+    return known
+
+
+def train_fold(study: Study, data: Opened, fold: Fold, out: Path, *, progress: bool = True) -> Path:
+    """Train one network of the study; a finished one is kept as it is."""
+    folder = fold.folder(out)
+    network = _fresh(study, data, fold)
+    network.preprocessing = preprocessing_of(data.dataset)  # type: ignore[assignment]
+    if not study.probe:
+        train(network, fold.train, study.recipe, folder=folder, progress=progress)
+    elif not (folder / "manifest.json").exists():
+        storage.save_model(probe(network, fold.train, seed=study.recipe.seed), folder)
+    return folder
+
+
+def _fresh(study: Study, data: Opened, fold: Fold) -> nn.Module:
+    """The network before training, the same on every run."""
+    classes = data.dataset.classes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(study.recipe.seed)
+        network = zoo.build(study.model, weights=study.weights, num_classes=len(classes))
+    if study.black_box:
+        return network
+    example = first_sample(fold.train, study.recipe.max_bad).input[None]
+    try:
+        return convert(network, example, classes=classes)
+    except ConversionError as error:
+        hint = f"{error.hint} Or train it as it is: --black-box.".strip()
+        raise ConversionError(error.message, why=error.why, hint=hint) from error
+
+
+def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
+    """How the inputs were made ready, to be kept with the weights, as options of the readers of image files."""
+    known: Any = dataset
+    if hasattr(known, "preparation"):
+        found = {k: v for k, v in asdict(known.preparation).items() if v is not None}
+        size = found["size"]
+        return files.plain({**found, "size": size[0] if size[0] == size[1] else size})  # type: ignore[no-any-return]
+    if all(hasattr(known, name) for name in ("size", "mean", "std")):  # drawn pictures
+        return {"size": known.size, "crop": "resize", "mean": list(known.mean), "std": list(known.std)}
+    return {}
+
+
+def evaluate_out_of_fold(
+    folder: str | Path, chosen: Mapping[str, Any], *, device: torch.device, folder_out: Path, progress: Progress
+) -> Table:
+    """Every network on the fold it did not see, pooled: each sample is predicted and explained once."""
+    study = Study.load(folder)
+    data = open_study(study, Path(folder))
+    sizes = [0 if fold.test is None else ceil(len(fold.test) / chosen["batch_size"]) for fold in data.folds]
+    tables = []
+    for k, fold in enumerate(data.folds):
+        if fold.test is None:
+            raise OptionError(
+                f"{folder} was trained on all of its data.",
+                why="Scores on training data would flatter it.",
+                hint=f"Train with --folds 5, or name other data: pellucid evaluate DATA --model {folder}",
+            )
+        network = open_network(str(fold.folder(folder)), weights=None, device=device)
+        shown = _after(progress, sum(sizes[:k]), sum(sizes))
+        found = api.evaluate(
+            {study.kind: network}, fold.test, fold=k, folder=folder_out / fold.name, progress=shown, **chosen
+        )
+        tables.append(found)
+    return join(tables)
+
+
+def _after(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, parts: progress(before + done, total)
+
+
+def evaluate_models(
+    source: str,
+    reading: Mapping[str, Any],
+    names: Sequence[str],
+    chosen: Mapping[str, Any],
+    *,
+    device: torch.device,
+    folder_out: Path,
+    progress: Progress,
+) -> Table:
+    """Saved networks on data they are known not to have seen (that is for the user to know)."""
+    if not names:
+        raise OptionError(
+            f"There is no network to evaluate on {source}.",
+            why="It is not a run made by train.",
+            hint="Name one or more: --model FOLDER.",
+        )
+    networks = {name: open_saved(name).eval().to(device) for name in names}
+    data = _data_for(networks, source, reading)
+    return api.evaluate(networks, data, folder=folder_out / "parts", progress=progress, **chosen)
+
+
+def _data_for(networks: Mapping[str, nn.Module], source: str, reading: Mapping[str, Any]) -> Dataset:
+    """The data as the networks want them, labels in the networks' order of classes. Raises `OptionError` where they differ."""
+    wanted = {name: reading_for(network, source, reading) for name, network in networks.items()}
+    first = next(iter(networks))
+    for name, read in wanted.items():
+        other = [key for key in {**read, **wanted[first]} if read.get(key) != wanted[first].get(key)]
+        if other:
+            raise OptionError(
+                f"{first} and {name} want their inputs differently.",
+                why=f"They differ in {', '.join(sorted(other))}.",
+                hint="Give these settings yourself, or evaluate one after the other.",
+            )
+    data = open_data(source, **wanted[first])
+    for name, network in networks.items():
+        known = tuple(getattr(network, "classes", None) or ())
+        if known and data.classes and data.classes != known:
+            data = _in_order(data, known, name, source, wanted[first])
+    return data
+
+
+def _in_order(data: Dataset, known: tuple[str, ...], name: str, source: str, reading: Mapping[str, Any]) -> Dataset:
+    """The same data with the network's classes."""
+    for label in data.classes:
+        if label not in known:
+            raise OptionError(
+                f"{source} has a class '{label}' that {name} does not know.",
+                why=f"Its classes: {', '.join(known)}.",
+                hint=nearest(label, known),
+            )
+    if "classes" not in options_of(source) or "classes" in reading:
+        raise OptionError(
+            f"{source} and {name} have their classes in another order.",
+            why=f"{', '.join(data.classes)} against {', '.join(known)}.",
+            hint=f"Give classes=[{', '.join(known)}].",
+        )
+    return open_data(source, **{**reading, "classes": known})
+
+
+_SEALED = ("study.json", "splits.json", "report.html", "*/manifest.json", "evaluate/**/*")
+
+
+def seal(folder: str | Path) -> Path:
+    """Note the SHA-256 of what `train`, `evaluate` and `report` left in the folder, so that `verify` can check it."""
+    folder = Path(folder)
+    if (folder / "model.json").exists():
+        return run_folder.refresh_manifest(folder)
+    found = {p.relative_to(folder).as_posix() for pattern in _SEALED for p in folder.glob(pattern) if p.is_file()}
+    return storage.write_manifest(folder, sorted(found), kind="study")
+
+
+def report(folder: Path, table: Table, path: Path, *, cases: int, title: str | None, device: torch.device) -> Path:
+    """The report of an evaluated study."""
+    from pellucid import reports
+
+    study = Study.load(folder)
+    data = open_study(study, folder)
+    where = _where(data)
+
+    def look_up(name: str) -> tuple[nn.Module, Sample]:
+        fold, test, i = where[name]
+        return open_network(str(fold.folder(folder)), weights=None, device=device), test[i]
+
+    made = reports.build(
+        table,
+        title=title or f"{study.kind} on {Path(study.source).name}",
+        look_up=look_up,
+        main=study.kind,
+        cases=cases,
+        classes=data.dataset.classes,
+        settings={"study": study.as_dict()},
+        hashes={"data": data.dataset.fingerprint, **_hashes(folder, data)},
+        commands=(f"pellucid evaluate {folder}", f"pellucid report {folder}"),
+        data=_described(data.dataset),
+    )
+    written = reports.write(made, path)
+    seal(folder)
+    return written
+
+
+def _where(data: Opened) -> dict[str, tuple[Fold, Subset, int]]:
+    """For every sample the fold that did not train on it, and its place there."""
+    found = {}
+    for fold in data.folds:
+        for i in range(0 if fold.test is None else len(fold.test)):
+            assert fold.test is not None
+            found[fold.test.facts(i).name] = (fold, fold.test, i)
+    return found
+
+
+def _described(dataset: Dataset) -> dict[str, str]:
+    groups = {dataset.facts(i).group for i in range(len(dataset))}
+    patients = "not known: every sample counts as one" if groups == {""} else str(len(groups))
+    return {"samples": str(len(dataset)), "groups (patients)": patients, "classes": ", ".join(dataset.classes)}
+
+
+def _hashes(folder: Path, data: Opened) -> dict[str, str]:
+    return {f"weights of {fold.name}": files.sha256(fold.folder(folder) / "model.safetensors") for fold in data.folds}

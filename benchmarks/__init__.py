@@ -1,0 +1,1 @@
+"""Time and memory of pellucid beside its peers, measured in one run: `python -m benchmarks --help`."""

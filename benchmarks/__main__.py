@@ -1,0 +1,56 @@
+"""`python -m benchmarks`: run the benchmarks, print the tables, say which targets are met."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from benchmarks import protocol, results
+from benchmarks.study import Setting
+from pellucid import files
+
+STUDIES = ("softcam_forward", "grad_cam")
+QUICK = Setting("resnet18", side=64, pairs=3, batches=(1,))
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--pairs", type=int, help=f"alternating pairs per subject (default {protocol.PAIRS})")
+    parser.add_argument("--only", choices=STUDIES, help="one of the benchmarks")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test on a small network; the figures mean nothing"
+    )
+    parser.add_argument(
+        "--no-memory", action="store_true", help="time only; memory takes a process per subject and batch size"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, the single ratios included")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables as Markdown (docs/benchmarks.md)")
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Exit status 1 when a target is missed (never for --quick)."""
+    asked = _arguments().parse_args(given)
+    torch.set_num_threads(1)
+    setting = QUICK if asked.quick else Setting()
+    setting = replace(setting, pairs=asked.pairs or setting.pairs, batches=() if asked.no_memory else setting.batches)
+    studies = []
+    for name in (asked.only,) if asked.only else STUDIES:
+        studies.append(import_module(f"benchmarks.{name}").run(setting))
+        print(results.as_text(studies[-1], judged=not asked.quick), end="\n\n", flush=True)
+    if asked.json:
+        files.write_json(asked.json, results.as_json(studies, setting, asked.quick))
+    if asked.write:
+        command = " ".join(["python -m benchmarks", *(given if given is not None else sys.argv[1:])])
+        files.write_text(asked.write, results.as_markdown(studies, setting, command))
+    return int(not asked.quick and any(not goal.met for study in studies for goal in study.goals))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

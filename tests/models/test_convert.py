@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -537,3 +539,19 @@ def test_pretrained_photographs_change_no_answer(test_data: Any) -> None:
     assert certificate.flips == 0
     assert certificate.parity_relative < 1e-5
     assert certificate.receptive_field == (491.0, 491.0)
+
+
+def test_of_a_compiled_network_the_network_itself_is_converted() -> None:
+    net, x = S8(channels=(8, 8), strides=(2, 2)).eval(), torch.randn(2, 3, 32, 32)
+    softcam = convert(torch.compile(net), x)
+    with torch.no_grad():
+        assert torch.equal(softcam(x), net(x))
+    assert softcam.certificate.cut == convert(net, x).certificate.cut
+
+
+def test_conversion_does_not_load_the_compiler() -> None:
+    code = (
+        "import sys, torch\nfrom pellucid.models.s8 import S8\nfrom pellucid.models.convert import convert\n"
+        "convert(S8(), torch.randn(2, 3, 32, 32))\nprint('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

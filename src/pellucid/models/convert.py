@@ -52,7 +52,7 @@ def convert(
 ) -> SoftCAM:
     """A self-explaining copy of a network whose logits are linear in a pooled feature map; the original stays untouched.
 
-    model: any network, or a name such as "torchvision:resnet50", "timm:regnety_016", "pellucid:s8" (random weights).
+    model: any network (of a compiled one, the network that was compiled), or a name such as "torchvision:resnet50", "timm:regnety_016", "pellucid:s8" (random weights).
     example: inputs as in use, at the size of use; evidence needs at least two cells.
     task, classes: what the logits mean, and their names. output: which part of a tuple or dict are the logits.
     args, kwargs: the network's other inputs. images: real inputs for the parity test (default: the example).
@@ -67,6 +67,8 @@ def convert(
 
         model = build(model)
     _check_example(example)
+    # What torch.compile wraps is the network itself; compiled code cannot be looked into. Compile the SoftCAM instead.
+    model = getattr(model, "_orig_mod", model)
     with torch.inference_mode(False):
         ours = _copied(model)
     device = weights_device(ours)

@@ -175,6 +175,11 @@ def _is_new(op: Any) -> bool:
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps the list of steps, and for every tensor that was seen when it got its value and which one."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled under this mode; shielding it from the compiler would load all of torch._dynamo."""
+        return False
+
     def __init__(self, inputs: tuple[Tensor, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sightings: Sightings | None = None

@@ -286,7 +286,8 @@ def _shortcut_block(shortcuts: tuple[Shortcut, ...]) -> ShortcutBlock:
     )
     about = (
         "The same held-out images are rendered with and without the letter; nothing else differs. rho is the strength of the letter's link with the label in training. "
-        "Intervals are over independent trainings (Student's t): any one network has picked up a small effect of the letter by chance."
+        "Intervals are over independent trainings (Student's t): any one network has picked up a small effect of the letter by chance. "
+        "A few trainings are a weak test: an effect inside the interval is not excluded, it is only not shown."
     )
     return ShortcutBlock(" ".join(words), rows, about)
 

@@ -115,7 +115,9 @@ def test_a_network_that_cannot_be_converted(refused: Run, run: Run, tmp_path: Pa
 @pytest.mark.slow
 def test_vgg11_cannot_be_converted(refused: Run, tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
-    refused(2, "convert", "torchvision:vgg11", "--out", tmp_path / "m", "--quiet")
+    ended = refused(2, "convert", "torchvision:vgg11", "--out", tmp_path / "m", "--quiet")
+    assert "classifier.0" in ended.err
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize(

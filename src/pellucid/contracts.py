@@ -37,7 +37,8 @@ class Evidence(Protocol):
     """What a self-explaining network tells about one pass: `model.evidence(x)`.
 
     output: what the network returns. logits (batch, classes). maps (batch, classes, *grid): raw evidence without bias;
-    its mean over the grid plus `bias` is the logit. positions: the number of cells.
+    its mean over the grid plus `bias`, (classes,) or (batch, classes), is the logit. positions: the number of cells.
+    complete: False where that mean is near the logit only (a finer map).
     """
 
     output: Any
@@ -46,6 +47,7 @@ class Evidence(Protocol):
     bias: Tensor
     positions: int
     geometry: Geometry
+    complete: bool
 
 
 # Per input one number, or named parts of one.

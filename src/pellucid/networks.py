@@ -107,7 +107,7 @@ def made_explainable(network: nn.Module, example: torch.Tensor, name: str, *, ke
     from pellucid.models.convert import convert as make
 
     try:
-        softcam = make(network, example[:1])
+        softcam = make(network, example[:1], kind="exact")
     except ConversionError as error:
         return network, f"{name} stays a black box: {error.message}"
     return softcam, f"{name} was converted exactly: its logits are unchanged and its evidence adds up to them."

@@ -33,6 +33,23 @@ class GapNet(nn.Module):
         return self.fc(self.features(x).flatten(2).mean(2))
 
 
+class TwoLayers(nn.Module):
+    """Two convolutions with in-place ReLU and two linear layers over all their places: linear in nothing."""
+
+    def __init__(self, rank: int, side: int = 8, classes: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        conv = CONV[rank]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.trunk = nn.Sequential(conv(2, 3, 3, stride=2, padding=1), nn.ReLU(inplace=True))
+            self.block = nn.Sequential(conv(3, 4, 3, padding=1), nn.ReLU(inplace=True))
+            self.hidden, self.relu = nn.Linear(4 * (side // 2) ** rank, 8), nn.ReLU(inplace=True)
+            self.fc = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.relu(self.hidden(self.block(self.trunk(x)).flatten(1))))
+
+
 class Squeezed(nn.Module):
     """The same with one logit and output (batch,)."""
 
@@ -54,6 +71,7 @@ class Told:
     bias: Tensor
     positions: int
     geometry: Geometry
+    complete: bool = True
 
 
 class SelfExplaining(nn.Module):

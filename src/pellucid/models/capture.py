@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import takewhile
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -39,18 +41,23 @@ class CapturePoint:
         return asdict(self)
 
 
+@cache
 def function_name(function: Any) -> str:
     """The dotted name of a torch function, the same in every process."""
     name = resolve_name(function)
     return name if name else f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}"
 
 
+Take = Callable[[Tensor], Tensor | None]
+
+
 @contextmanager
-def capture(model: nn.Module, point: CapturePoint, take: Callable[[Tensor], None]) -> Iterator[None]:
+def capture(model: nn.Module, point: CapturePoint, take: Take) -> Iterator[None]:
     """While open, `take(tensor)` is called whenever this thread's run of `model` comes by `point`.
 
     The tensor is handed over at that moment, above autograd: what `take` computes from it carries gradients, and an
-    in-place operation that follows cannot have changed it yet. Nothing is left behind, also after an error.
+    in-place operation that follows cannot have changed it yet. Where `take` gives a tensor, the network goes on with
+    that one. Nothing is left behind, also after an error.
     """
     if point.kind == "function":
         with _FunctionTap(point, take):
@@ -58,19 +65,23 @@ def capture(model: nn.Module, point: CapturePoint, take: Callable[[Tensor], None
         return
     thread, count = threading.get_ident(), 0
 
-    def visit(value: Any) -> None:
+    def visit(value: Any) -> Tensor | None:
         nonlocal count
         if threading.get_ident() != thread:
-            return
+            return None
         count += 1
-        if count - 1 == point.call:
-            take(value)
+        return take(value) if count - 1 == point.call else None
+
+    def visit_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        position = int(point.argument or 0)
+        given = visit(args[position])
+        return None if given is None else (*args[:position], given, *args[position + 1 :])
 
     layer = model.get_submodule(point.name)
     if point.kind == "output":
         handle = layer.register_forward_hook(lambda module, args, output: visit(output))
     else:
-        handle = layer.register_forward_pre_hook(lambda module, args: visit(args[int(point.argument or 0)]))
+        handle = layer.register_forward_pre_hook(visit_input)
     try:
         yield
     finally:
@@ -80,7 +91,7 @@ def capture(model: nn.Module, point: CapturePoint, take: Callable[[Tensor], None
 class _FunctionTap(TorchFunctionMode):
     """Sees the calls of one torch function, counted from 0."""
 
-    def __init__(self, point: CapturePoint, take: Callable[[Tensor], None]) -> None:
+    def __init__(self, point: CapturePoint, take: Take) -> None:
         super().__init__()
         self.point, self.take, self.count = point, take, 0
 
@@ -91,11 +102,14 @@ class _FunctionTap(TorchFunctionMode):
         mine, argument = self.count == self.point.call, self.point.argument
         self.count += 1
         if mine and argument is not None:
-            self.take(args[argument] if isinstance(argument, int) else kwargs[argument])
+            given = self.take(args[argument] if isinstance(argument, int) else kwargs[argument])
+            if given is not None and isinstance(argument, int):
+                args = (*args[:argument], given, *args[argument + 1 :])
+            elif given is not None:
+                kwargs = {**kwargs, argument: given}
         result = func(*args, **kwargs)
-        if mine and argument is None:
-            self.take(result)
-        return result
+        given = self.take(result) if mine and argument is None else None
+        return result if given is None else given
 
 
 @contextmanager
@@ -201,3 +215,12 @@ def best(points: list[CapturePoint]) -> CapturePoint | None:
     if outputs:
         return outputs[-1]
     return next(iter(inputs or functions), None)
+
+
+def earliest(points: list[CapturePoint]) -> CapturePoint | None:
+    """Where a tensor comes by before anything is made of it: the last of the layers that give it first, the function that
+    gives it, or its first use.
+    """
+    given = list(takewhile(lambda p: p.kind == "output" or (p.kind == "function" and p.argument is None), points))
+    outputs = [p for p in given if p.kind == "output"]
+    return next(iter(outputs[-1:] or given[-1:] or points), None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,14 @@ from pellucid.call import Call
 from pellucid.errors import BadInput, LayerError, OptionError
 from pellucid.models.capture import CapturePoint, capture
 from pellucid.models.certificate import Certificate
+from pellucid.models.frozen import Unfreezable, following
 from pellucid.models.head import Pooling
 from pellucid.models.trace import as_logits
 from pellucid.spatial import Geometry
 from pellucid.targets import TASKS, Task
+
+if TYPE_CHECKING:
+    from pellucid.models.finer import FinerSoftCAM
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,17 @@ class Evidence:
     """What one pass tells.
 
     output: what the network returned. logits: the selected logits. maps: raw evidence without bias; its mean over the
-    grid plus `bias` is the logit. positions: the number of cells.
+    grid plus `bias` is the logit. bias: what no cell adds, `(classes,)`; where gates were held at each input,
+    `(batch, classes)`. positions: the number of cells. complete: False for a finer map, whose mean is near the logit only.
     """
 
     output: Any
     logits: Float[Tensor, "batch classes"]
     maps: Float[Tensor, "batch classes *grid"]
-    bias: Float[Tensor, " classes"]
+    bias: Float[Tensor, "*batch classes"]
     positions: int
     geometry: Geometry
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,9 @@ class Plan:
     layer: the linear layer or 1x1 convolution whose own weight and bias are used; None: the feature map is the
     evidence, or (fused) the SoftCAM has evidence parameters of its own. pooling: what the network does with the cells.
     channel_axis: of the feature map, 1 or -1. rank: spatial axes of the input. stride: where the places stand in one
-    row (tokens), the input samples per cell that tell the grid.
+    row (tokens), the input samples per cell that tell the grid. frozen: the head bends, so its gates are held at each
+    input (`models.frozen`). prefix: tokens before those of the grid (class and register tokens); what stems from them
+    belongs to the bias.
     """
 
     capture: CapturePoint
@@ -56,6 +64,8 @@ class Plan:
     channel_axis: int
     rank: int
     stride: tuple[int, ...] | None = None
+    frozen: bool = False
+    prefix: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,7 +126,8 @@ class SoftCAM(nn.Module):
         """
         output, maps, bias = self._run(args, kwargs)
         grid = maps.shape[2:]
-        logits = as_logits(self.select(output))
+        selected = output if self.fused is not None and isinstance(output, Tensor) else self.select(output)
+        logits = as_logits(selected)
         return Evidence(
             output, logits, maps, bias, prod(grid), self.geometry(tuple(grid), self._input_size(args, kwargs))
         )
@@ -127,6 +138,12 @@ class SoftCAM(nn.Module):
             main = getattr(output, "logits", None)
             return cast(Tensor, main if isinstance(main, Tensor) else output[0])
         return cast(Tensor, Call(self.model, output=self.output).select(output))
+
+    def finer(self, factor: int, example: Tensor | None = None) -> FinerSoftCAM:
+        """The same network with a map that is 2 or 4 times finer, for inference (see `models.finer.finer`)."""
+        from pellucid.models.finer import finer
+
+        return finer(self, factor, example)
 
     def save(self, folder: str | Path) -> Path:
         """Write weights, description and manifest (see `pellucid.load`)."""
@@ -139,20 +156,48 @@ class SoftCAM(nn.Module):
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Tensor, Tensor]:
         """One pass: the output, the maps without bias `(batch, classes, *grid)`, the bias `(classes,)`."""
-        found: list[tuple[Tensor, Tensor]] = []
         size = self._input_size(args, kwargs)
+        if self.plan.frozen:
+            return self._run_frozen(args, kwargs, size)
+        found: list[tuple[Tensor, Tensor]] = []
         with capture(self.model, self.plan.capture, lambda features: found.append(self._maps(features, size))):
             output = self.model(*args, **kwargs)
         if not found:
-            raise LayerError(
-                f"The feature map did not come by: {self.plan.capture}.",
-                why="The network took another way than at conversion.",
-                hint="Convert it again with an example and a mode like this call's.",
-            )
+            raise self._another_way()
         maps, bias = found[-1]
         if self.fused is not None:
-            output = (maps.flatten(2).mean(2) + bias).to(self.fused.weight.dtype)
+            output = _replaced(output, self.output, (maps.flatten(2).mean(2) + bias).to(self.fused.weight.dtype))
         return output, maps, bias
+
+    def _run_frozen(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        size: tuple[int, ...],
+        hold: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Any, Tensor, Tensor]:
+        """One pass with the head's gates held: the bias is `(batch, classes)`. hold: see `frozen.following`."""
+        with following(self.model, self.plan.capture, self.plan.channel_axis, hold=hold) as shares:
+            try:
+                output = self.model(*args, **kwargs)
+                selected = self.select(output)
+                if not shares.places:
+                    raise self._another_way()
+                rows, constant = shares.cells(selected)
+            except Unfreezable as error:
+                raise self._another_way(str(error)) from error
+        maps, bias = grid_of_shares(rows, constant, self.plan.prefix)
+        grid = shares.places
+        if self.plan.stride is not None:
+            grid = _rows_to_grid(maps.shape[2], size, self.plan.stride)
+        return output, maps.reshape(*maps.shape[:2], *grid), bias
+
+    def _another_way(self, why: str = "The network took another way than at conversion.") -> LayerError:
+        return LayerError(
+            f"The feature map did not come by as expected: {self.plan.capture}.",
+            why=why,
+            hint="Convert it again with an example and a mode like this call's.",
+        )
 
     def _maps(self, features: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         cells = features.movedim(self.plan.channel_axis, 1)
@@ -175,7 +220,7 @@ class SoftCAM(nn.Module):
             if self.plan.pooling == "sum":
                 rows = rows * rows.shape[1]
             bias = torch.zeros(rows.shape[2], dtype=kind, device=rows.device) if bias is None else bias.to(kind)
-        return rows.transpose(1, 2).reshape(len(rows), -1, *grid), bias
+        return rows.transpose(1, 2).reshape(rows.shape[0], -1, *grid), bias
 
     def _input_size(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...]:
         axes = self.plan.rank + 2
@@ -201,8 +246,27 @@ class SoftCAM(nn.Module):
         return all((n - m) % j == 0 for n, m, j in zip(size, known.input_size, known.jump or (), strict=True))
 
 
+def _replaced(output: Any, selector: Any, logits: Tensor) -> Any:
+    """What the network returned, with these logits in their place."""
+    if isinstance(output, Mapping) and isinstance(selector, str):
+        return {**output, selector: logits}
+    if isinstance(output, tuple) and isinstance(selector, int | str):
+        names = getattr(output, "_fields", ())
+        at = names.index(selector) if isinstance(selector, str) else selector % len(output)
+        parts = [logits if i == at else part for i, part in enumerate(output)]
+        return type(output)(*parts) if names else tuple(parts)
+    return logits
+
+
+def grid_of_shares(rows: Tensor, constant: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
+    """Rows `(prefix + cells, batch[, classes])` as raw maps `(batch, classes, cells)`, whose mean plus the bias is the logit."""
+    rows, constant = (rows[..., None], constant[..., None]) if constant.ndim == 1 else (rows, constant)
+    cells = rows[prefix:]
+    return cells.permute(1, 2, 0) * cells.shape[0], constant + rows[:prefix].sum(0)
+
+
 def _with_bias(maps: Tensor, bias: Tensor) -> Tensor:
-    return maps + bias.view(-1, *(1,) * (maps.ndim - 2))
+    return maps + bias.reshape(*bias.shape, *(1,) * (maps.ndim - 2))
 
 
 def _rows_to_grid(places: int, size: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:

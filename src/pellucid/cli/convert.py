@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from pellucid.cli.output import say, show
 from pellucid.errors import OptionError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from pellucid.models.softcam import SoftCAM
 
 NAME = "convert"
 HELP = "Make a network self-explainable. Proves that its logits are unchanged, and saves it as a SoftCAM."
@@ -20,6 +22,7 @@ EXAMPLES = (
     "pellucid convert torchvision:resnet18 --weights resnet18.pth --out models/resnet18",
     "pellucid convert torchvision:densenet121 --size 320 --images scans/ --out models/densenet121",
     "pellucid convert timm:regnety_016 --features s4 --head head.fc --out models/regnety",
+    "pellucid convert torchvision:vgg11 --weights vgg11.pth --kind retrain --distil photographs/ --out models/vgg11",
 )
 
 
@@ -42,6 +45,21 @@ def run(
         str | None, typer.Option("--features", help="Name of the last spatial layer, where tracing fails.")
     ] = None,
     head: Annotated[str | None, typer.Option("--head", help="Name of the classifier, where tracing fails.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            help="exact, exact_at_this_image or retrain (the head is replaced; the function changes). Default: the first of the first two that holds.",
+        ),
+    ] = None,
+    distil: Annotated[
+        str | None,
+        typer.Option(
+            "--distil",
+            help="A folder or CSV of images, no labels needed, on which --kind retrain learns the original's answers again.",
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs of --distil.")] = 30,
     device: options.Device = "auto",
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -63,7 +81,15 @@ def run(
     example = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(seed)).to(where)
     batch = None if images is None else _images(images, size).to(where)
     names = class_names(network, model, None) if num_classes is None else None
-    softcam = convert(network, example, features=features, head=head, images=batch, classes=names)
+    if distil is not None and kind != "retrain":
+        raise OptionError(
+            "--distil needs --kind retrain.",
+            why="Other conversions keep the logits.",
+            hint="Add --kind retrain, or leave --distil out.",
+        )
+    softcam = convert(network, example, kind=_kind(kind), features=features, head=head, images=batch, classes=names)
+    if distil is not None:
+        softcam = _distilled(softcam, network, distil, size, epochs, seed, quiet)
     if dry_run:
         say("Nothing was written (--dry-run).", quiet=quiet)
     else:
@@ -73,6 +99,32 @@ def run(
         show(softcam.certificate.as_dict())
     else:
         print(softcam.certificate)
+
+
+def _kind(kind: str | None) -> Any:
+    from pellucid.errors import nearest
+    from pellucid.models.convert import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise OptionError(f"There is no kind '{kind}' of conversion.", hint=nearest(kind, KINDS))
+    return kind
+
+
+def _distilled(
+    softcam: SoftCAM, original: nn.Module, source: str, size: int, epochs: int, seed: int, quiet: bool
+) -> SoftCAM:
+    from pellucid.data import open_data
+    from pellucid.networks import reading_for
+    from pellucid.training.distil import distil
+
+    def progress(epoch: int, loss: float) -> None:
+        say(
+            f"Epoch {epoch + 1} of {epochs}: divergence {loss:.4g}",
+            quiet=quiet or (epoch + 1) % max(1, epochs // 5) > 0,
+        )
+
+    data = open_data(source, **reading_for(original, source, {"size": size}))
+    return distil(softcam, original, data, epochs=epochs, seed=seed, progress=progress)
 
 
 def _images(source: str, size: int, limit: int = 32) -> Tensor:

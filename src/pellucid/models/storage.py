@@ -9,6 +9,7 @@ A folder never names code to import: a name of the zoo rebuilds itself, any othe
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from pellucid.call import weights_device
 from pellucid.errors import BadInput, IntegrityError, OptionError
 from pellucid.models import zoo
 from pellucid.models.certificate import Certificate
+from pellucid.models.retrain import Retrained
 from pellucid.models.softcam import Plan, SoftCAM
 from pellucid.targets import Task
 
@@ -49,7 +51,8 @@ def save_model(
     network = softcam.model if softcam else model
     tensors = _tensors(network, "")
     described: dict[str, Any] = {
-        "format": FORMAT, "pellucid": __version__, "kind": "black box", "network": type(network).__name__, "source": zoo.source_of(network),
+        "format": FORMAT, "pellucid": __version__, "kind": "black box", "network": type(network).__name__, "source": zoo.source_of(_base(network)),
+        "retrain": network.recipe if isinstance(network, Retrained) else None,
         "classes": list(classes) if classes else None, "task": task, "training": model.training,
         "preprocessing": getattr(model, "preprocessing", None) or getattr(network, "preprocessing", None),
     }  # fmt: skip
@@ -87,6 +90,8 @@ def load_model(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
     stored: dict[str, Tensor] = load((folder / "model.safetensors").read_bytes())
     network = _network(described, model)
+    if described.get("retrain") is not None and not isinstance(network, Retrained):
+        network = Retrained(network if model is None else copy.deepcopy(network), described["retrain"])
     own = {k: v for k, v in stored.items() if not k.startswith(_FUSED)}
     zoo.check_state(own, network.state_dict(), folder)
     _take_dtype(network, own)
@@ -98,6 +103,25 @@ def load_model(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         if described.get(name) is not None:
             setattr(loaded, name, tuple(described[name]) if name == "classes" else described[name])
     return loaded
+
+
+def write_certificate(folder: str | Path, certificate: Certificate) -> Path:
+    """Put another certificate into a saved SoftCAM's folder; weights and all else stay, the manifest is renewed.
+
+    Raises `IntegrityError` where the folder is damaged, `OptionError` where it holds no SoftCAM.
+    """
+    folder = Path(folder)
+    described, manifest = read_description(folder), read_manifest(folder)
+    if described["kind"] != "softcam":
+        raise OptionError(
+            f"{folder} holds a {described['kind']}.",
+            why="Only a SoftCAM has a certificate.",
+            hint="Convert it first: pellucid convert.",
+        )
+    files.remove(folder / "manifest.json")
+    files.write_json(folder / "model.json", {**described, "certificate": certificate.as_dict()})
+    facts = {k: v for k, v in manifest.items() if k not in ("format", "files")}
+    return write_manifest(folder, sorted(manifest["files"]), **facts)
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -218,6 +242,11 @@ def _network(described: dict[str, Any], model: nn.Module | None) -> nn.Module:
             hint="Pass it: load(folder, model=<the same network>).",
         )
     return zoo.build(source["name"], **source["options"])
+
+
+def _base(network: nn.Module) -> nn.Module:
+    """The network that a name or the user gives; what was made of it is told by the description."""
+    return network.trunk if isinstance(network, Retrained) else network
 
 
 def _softcam(network: nn.Module, described: dict[str, Any], stored: dict[str, Tensor]) -> SoftCAM:

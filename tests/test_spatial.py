@@ -61,6 +61,57 @@ def test_cells_of_an_even_stride_own_equal_numbers_of_samples() -> None:
     assert geometry.nearest_cell()[0].bincount().tolist() == [4, 8, 8, 12]
 
 
+@pytest.mark.parametrize(
+    ("start", "jump", "grid", "size"),
+    [(0.0, 32.0, 7, 224), (31.0, 32.0, 7, 224), (15.5, 32.0, 16, 512), (37.0, 32.0, 8, 299), (-9.0, 4.0, 8, 20), (3.0, 7.0, 9, 41)],
+    ids=["resnet", "tensorflow padding", "vgg", "inception", "cells before the input", "cells behind the input"],
+)  # fmt: skip
+def test_totals_are_kept_whatever_the_geometry(start: float, jump: float, grid: int, size: int) -> None:
+    """Samples summed over cells, and cells shared among samples and summed over regions, to the last digits of float64."""
+    geometry = Geometry((grid, grid), (size, size), (start, start), (jump, jump), registered=True)
+    generator = torch.Generator().manual_seed(grid)
+    values = torch.randn(3, grid, grid, generator=generator, dtype=torch.float64)
+    samples = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    assert abs(float(spatial.cell_sums(samples, geometry).sum() - samples.sum())) <= 1e-12 * float(samples.abs().sum())
+    shared = spatial.spread(values, geometry)
+    exact = [math.fsum(v.flatten().tolist()) for v in values]
+    for k in range(3):
+        assert abs(math.fsum(shared[k].flatten().tolist()) - exact[k]) <= 1e-12 * float(values[k].abs().sum())
+    owner = torch.randint(4, (size, size), generator=generator)
+    masks = torch.stack([owner == r for r in range(4)])
+    sums = spatial.region_sums(values, masks, geometry)
+    assert float((sums.sum(1) - torch.tensor(exact, dtype=torch.float64)).abs().max()) <= 1e-12 * float(
+        values.abs().sum()
+    )
+    by_hand = torch.stack([(shared * m).flatten(1).sum(1) for m in masks], 1)
+    torch.testing.assert_close(sums, by_hand, rtol=0, atol=1e-12)
+
+
+def test_sums_over_regions_by_hand() -> None:
+    """Centres at 0 and 8: samples 0 to 3 belong to the first cell, 4 to 11 to the second."""
+    geometry = Geometry((2,), (12,), (0.0,), (8.0,), registered=True)
+    masks = torch.zeros(2, 12, dtype=torch.bool)
+    masks[0, :6], masks[1, 10:] = True, True
+    assert spatial.region_sums(torch.tensor([4.0, -16.0]), masks, geometry).tolist() == [4 - 16 * 2 / 8, -16 * 2 / 8]
+
+
+def test_a_cell_beyond_the_input_keeps_its_value_at_the_border() -> None:
+    geometry = Geometry(
+        (3,), (8,), (0.0,), (8.0,), registered=True
+    )  # the second is nearest to 4 to 7, the last to none
+    assert spatial.spread(torch.tensor([4.0, 8.0, 5.0]), geometry).tolist() == [1, 1, 1, 1, 2, 2, 2, 7]
+    assert spatial.cells_in(torch.arange(8) == 7, geometry).tolist() == [0, 0.25, 1]
+
+
+def test_the_shift_is_from_where_plain_resizing_draws() -> None:
+    """ResNet at 224: cells at 0, 32, ... against 15.5, 47.5, ...; Inception at 299: another one at each cell."""
+    resnet = Geometry((7, 7), (224, 224), (0.0, 0.0), (32.0, 32.0), registered=True)
+    assert [s.tolist() for s in resnet.shift()] == [[-15.5] * 7] * 2
+    inception = Geometry((8,), (299,), (37.0,), (32.0,), registered=True).shift()[0]
+    assert inception.tolist() == [37 + 32 * i - ((i + 0.5) * 299 / 8 - 0.5) for i in range(8)]
+    assert not Geometry.unregistered((4,), (10,)).shift()[0].any()
+
+
 def test_share_of_cells_in_a_mask() -> None:
     geometry = Geometry.unregistered((2,), (8,))
     mask = torch.tensor([1, 1, 1, 0, 1, 0, 0, 0], dtype=torch.bool)

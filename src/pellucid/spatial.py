@@ -51,6 +51,14 @@ class Geometry:
             for s, j, g in zip(self.start, self.jump, self.grid, strict=True)
         )
 
+    def shift(self) -> tuple[Float[Tensor, "cells"], ...]:
+        """How far every cell looks from where plain resizing would draw it, one vector per axis, in samples.
+
+        Negative: the cell looks nearer to the first sample, so plain resizing draws it too far down or right.
+        """
+        plain = Geometry.unregistered(self.grid, self.input_size)
+        return tuple(ours - theirs for ours, theirs in zip(self.centres(), plain.centres(), strict=True))
+
     def nearest_cell(self) -> tuple[Tensor, ...]:
         """For every input sample of each axis, the index of the cell whose centre is nearest; halfway, the later one."""
         return tuple(
@@ -104,24 +112,55 @@ def cell_sums(samples: Float[Tensor, "*lead_size"], geometry: Geometry) -> Float
     return samples
 
 
-def spread(cells: Float[Tensor, "*lead_grid"], geometry: Geometry) -> Float[Tensor, "*lead_size"]:
-    """Share each cell's value evenly among the input samples that belong to it. Totals are preserved.
-
-    A cell that owns no sample (its centre lies outside the input) keeps its value out of the result; use it for
-    geometries whose every cell owns some.
+def _members(geometry: Geometry) -> tuple[Float[Tensor, "cells samples"], ...]:
+    """Per axis which samples are each cell's own, as 0 and 1. A cell that no sample is nearest to (its centre lies outside
+    the input) has the sample nearest to it.
     """
+    found = []
+    for owner, centres, g, n in zip(
+        geometry.nearest_cell(), geometry.centres(), geometry.grid, geometry.input_size, strict=True
+    ):
+        members = torch.nn.functional.one_hot(owner, g).T.to(torch.float64)
+        lost = torch.nonzero(members.sum(1) == 0).flatten()
+        members[lost, centres[lost].round().long().clamp(0, n - 1)] = 1
+        found.append(members)
+    return tuple(found)
+
+
+def spread(cells: Float[Tensor, "*lead_grid"], geometry: Geometry) -> Float[Tensor, "*lead_size"]:
+    """Share each cell's value evenly among its own samples (nearest registered centre). Totals are preserved."""
     rank = len(geometry.grid)
-    for axis, owner in enumerate(geometry.nearest_cell()):
-        weights = torch.nn.functional.one_hot(owner, geometry.grid[axis]).to(torch.float64)
-        weights = weights / weights.sum(0).clamp_min(1)
-        cells = _along(weights, cells, cells.ndim - rank + axis)
+    for axis, members in enumerate(_members(geometry)):
+        shares = members / members.sum(1, keepdim=True)
+        cells = _along(shares.T, cells, cells.ndim - rank + axis)
     return cells
 
 
 def cells_in(mask: Bool[Tensor, "*lead_size"], geometry: Geometry) -> Float[Tensor, "*lead_grid"]:
-    """The share of each cell's own samples that lie in the mask, 0 to 1."""
-    counts = cell_sums(torch.ones(geometry.input_size, dtype=torch.float64), geometry)
-    return cell_sums(mask.to(torch.float64), geometry) / counts.clamp_min(1)
+    """The share of each cell's own samples that lie in the mask, 0 to 1.
+
+    Over masks that divide the input among them the shares of a cell add up to 1.
+    """
+    rank = len(geometry.grid)
+    inside = mask.to(torch.float64)
+    for axis, members in enumerate(_members(geometry)):
+        inside = _along(members, inside, inside.ndim - rank + axis)
+    for axis, members in enumerate(_members(geometry)):
+        inside = inside / members.sum(1).view(-1, *(1,) * (rank - 1 - axis))
+    return inside
+
+
+def region_sums(
+    cells: Float[Tensor, "*lead_grid"], masks: Bool[Tensor, "regions *size"], geometry: Geometry
+) -> Float[Tensor, "*lead regions"]:
+    """What the cells add up to in each region of the input, in float64 and the cells' unit.
+
+    Nothing is interpolated: a cell's value is shared evenly among its own samples, so masks that divide the input among
+    them get sums that add up to the sum of the cells.
+    """
+    rank = len(geometry.grid)
+    shares = cells_in(masks, geometry).flatten(-rank)
+    return cells.to(torch.float64).flatten(-rank) @ shares.T.to(cells.device)
 
 
 def boxes_to_mask(boxes: Sequence[Sequence[float]], size: Sequence[int]) -> Bool[Tensor, "*size"]:

@@ -106,15 +106,29 @@ class Branches(nn.Module):
         return self.last(y.view(len(y), 2, 2, *y.shape[2:]).transpose(1, 2).flatten(1, 2))
 
 
+class ChannelsLast(nn.Module):
+    """A linear layer over channels that stand last, as in ConvNeXt: it runs on rows of all places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Linear(2, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.movedim(1, -1)
+        return (y + self.wide(torch.nn.functional.gelu(self.narrow(y)))).movedim(-1, 1)
+
+
 @pytest.mark.parametrize(
     "features",
     [
+        nn.Sequential(nn.Conv2d(1, 2, 3, 2), ChannelsLast(), nn.Conv2d(2, 2, (3, 5), 2)),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d((31, 26)), nn.Conv2d(2, 2, 3)),
         nn.Sequential(nn.Conv1d(1, 2, 7, 2), nn.MaxPool1d(3, 2, ceil_mode=True), nn.Conv1d(2, 2, 3, dilation=3), nn.AvgPool1d(2), nn.Conv1d(2, 2, 4, 2, 1)),
         nn.Sequential(nn.ConstantPad1d((5, 0), 0.0), nn.Conv1d(1, 2, 6), nn.ReplicationPad1d((1, 2)), nn.Conv1d(2, 2, 4, 3)),
         nn.Sequential(nn.Conv2d(1, 4, 4, 4), Branches()),
         nn.Sequential(nn.Conv2d(1, 4, (3, 5), (1, 2), (1, 0)), nn.BatchNorm2d(4), nn.GELU(), nn.MaxPool2d(2)),
     ],
-    ids=["unpadded", "padded by hand", "branches", "unequal axes"],
+    ids=["channels last", "even adaptive pooling", "unpadded", "padded by hand", "branches", "unequal axes"],
 )  # fmt: skip
 def test_fields_are_where_gradients_reach(features: nn.Module) -> None:
     size = (150,) if isinstance(features[0], nn.Conv1d | nn.ConstantPad1d) else (64, 80)

@@ -80,7 +80,7 @@ def as_markdown(studies: Sequence[Study], setting: Setting, command: str) -> str
         _method(setting),
     ]
     for study in studies:
-        parts += [f"## {study.title}", study.about, _pipes(_columns(study)), _pipes(_goals(study))]
+        parts += [f"## {study.title}", study.about, pipes(_columns(study)), pipes(_goals(study))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,6 +96,7 @@ def _goals(study: Study) -> list[list[str]]:
     return [["target", "measured", ""], *([g.what, g.measured, "met" if g.met else "missed"] for g in study.goals)]
 
 
-def _pipes(table: Sequence[Sequence[str]]) -> str:
+def pipes(table: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first line is its head."""
     lines = [f"| {' | '.join(line)} |" for line in table]
     return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pellucid.errors import OptionError
+from pellucid.models.pooling import EvidenceHead, PoolingName
 
 _LAYERS = {
     1: (nn.Conv1d, nn.BatchNorm1d),
@@ -20,7 +22,7 @@ class S8(nn.Module):
     """Blocks of 3-wide convolution, BatchNorm and ReLU, then mean pooling and one linear layer.
 
     channels, strides: of each block. local: the last two blocks look at one place only (width 1), which brings the
-    receptive field from 55 to 23 samples at the default strides.
+    receptive field from 55 to 23 samples at the default strides. pooling and its options: see `EvidenceHead`.
     """
 
     def __init__(
@@ -31,6 +33,8 @@ class S8(nn.Module):
         channels: Sequence[int] = (16, 32, 32, 64, 64, 64),
         strides: Sequence[int] = (2, 2, 1, 2, 1, 1),
         local: bool = False,
+        pooling: PoolingName = "mean",
+        **options: Any,
     ) -> None:
         super().__init__()
         if rank not in _LAYERS:
@@ -49,8 +53,10 @@ class S8(nn.Module):
                 )
             )
         self.features = nn.Sequential(*blocks)
-        self.head = nn.Linear(channels[-1], num_classes)
+        head = EvidenceHead(channels[-1], num_classes, pooling, **options)
+        self.head = head.evidence if pooling == "mean" else head
 
     def forward(self, x: Float[Tensor, "batch channels *spatial"]) -> Float[Tensor, "batch classes"]:
-        logits: Tensor = self.head(self.features(x).flatten(2).mean(2))
+        features = self.features(x)
+        logits: Tensor = self.head(features if isinstance(self.head, EvidenceHead) else features.flatten(2).mean(2))
         return logits

@@ -6,6 +6,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,18 @@ def source_of(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _pellucid(name: str, options: dict[str, Any]) -> nn.Module:
-    if name != "s8":
-        raise OptionError(f"pellucid has no network '{name}'.", hint=nearest(name, ["s8"]))
+    from pellucid.models.bagnet import BagNet
+    from pellucid.models.multi_scale import MultiScale
     from pellucid.models.s8 import S8
 
-    return _constructed(S8, name, options)
+    known: dict[str, Any] = {
+        "s8": S8,
+        **{f"bagnet{field}": partial(BagNet, field) for field in (9, 17, 33)},
+        "multi_scale": MultiScale.rebuilt,
+    }
+    if name not in known:
+        raise OptionError(f"pellucid has no network '{name}'.", hint=nearest(name, known))
+    return _constructed(known[name], name, options)
 
 
 def _torchvision(name: str, options: dict[str, Any]) -> nn.Module:

@@ -29,6 +29,9 @@ class TrainingConfig(BaseModel):
     the others ("contrast"). reduction: "mean", or "paper_sum" (sum over classes and cells, mean over the batch).
     l1_share: of elastic_net. compat="paper-code" repeats the published code: the first input of each batch only, sums,
     unsquared norm.
+    Pooling: how evidence becomes a logit, a name of `models.pooling.POOLINGS`; "keep" leaves the network's own. Any other
+    makes it a `MultiScale` with that pooling and the old weights before it is trained. pooling_sharpness: of lse;
+    pooling_k: of top_k, cells or their share; pooling_hidden: width of gated_attention.
     Task: "auto" asks the network, then the labels. class_weights: "balanced" or one number per class.
     precision: "32" is the network's own, "bf16" autocast, "auto" bf16 where the hardware has it.
     augment: each op is applied to every input with probability one half (rotate90: a random quarter turn).
@@ -55,6 +58,11 @@ class TrainingConfig(BaseModel):
     reduction: Literal["mean", "paper_sum"] = "mean"
     l1_share: float = Field(0.5, ge=0, le=1)
     compat: Literal["paper-code"] | None = None
+
+    pooling: Literal["keep", "mean", "lse", "top_k", "gated_attention"] = "keep"
+    pooling_sharpness: float = Field(1.0, gt=0)
+    pooling_k: float = Field(0.1, gt=0)
+    pooling_hidden: int = Field(64, ge=1)
 
     task: Literal["auto", "multiclass", "binary", "multilabel"] = "auto"
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None

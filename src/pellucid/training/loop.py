@@ -69,7 +69,7 @@ def _train(
     progress: bool,
 ) -> Run:
     data, held = _parts(dataset, validation, config)
-    copy = deepcopy(model)
+    copy = _pooled(deepcopy(model), data, config)
     task = _checked(copy, data, held, config)
     device = _device(config)
     plan = _plan(copy, data, held, config, task, device)
@@ -79,7 +79,7 @@ def _train(
     if folder is not None:
         plan = _opened(folder, plan, config, resume)
         if run_folder.finished(folder):
-            return Run.load(folder, model)
+            return Run.load(folder, copy)
     home = weights_device(copy)
     shape = first_sample(data, config.max_bad).input.shape
     copy.to(device).to(memory_format=memory_format(torch.empty(1, *shape)))
@@ -103,6 +103,25 @@ def _train(
     if folder is not None:
         _write(run, folder, tuple(shape))
     return run
+
+
+def _pooled(model: nn.Module, data: Dataset, config: TrainingConfig) -> nn.Module:
+    """The network with the pooling that is asked for."""
+    if config.pooling == "keep":
+        return model
+    from pellucid.models.multi_scale import MultiScale, with_pooling
+
+    if isinstance(model, MultiScale):
+        raise OptionError(
+            "The network has evidence heads of its own.",
+            why=f"pooling='{config.pooling}' would replace them.",
+            hint="Choose the pooling when it is made, and leave pooling='keep'.",
+        )
+    sample = first_sample(data, config.max_bad)
+    x = sample.input.unsqueeze(0).to(weights_device(model), weights_dtype(model))
+    task = tasks.resolve(model, x, sample.label, len(data.classes), config.task)
+    options = {"sharpness": config.pooling_sharpness, "k": config.pooling_k, "hidden": config.pooling_hidden}
+    return with_pooling(model, x, config.pooling, task=task, classes=data.classes, **options)
 
 
 def _parts(dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> tuple[Dataset, Dataset | None]:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import pellucid as pl
 from pellucid.errors import TargetError
 from pellucid.targets import (
     BoxTarget,
     ClassTarget,
     ContrastTarget,
+    OneVsRestTarget,
     RegionTarget,
     RegressionTarget,
     SingleLogitTarget,
@@ -21,8 +25,10 @@ from pellucid.targets import (
     from_dict,
     gauge_free,
     join,
+    offset,
     parse,
 )
+from reference.nets import GapNet, SelfExplaining, inputs
 
 LOGITS = torch.tensor([[3.0, -1.0, 0.5], [0.0, 2.0, 4.0]])
 LINEAR: list[tuple[Target, torch.Tensor, list[float]]] = [
@@ -60,6 +66,8 @@ def test_words() -> None:
     assert [single.describe(("healthy", "ill"), i) for i in (0, 1)] == ["healthy", "ill"]
     assert [single.describe(("ill",), i) for i in (0, 1)] == ["not ill", "ill"]
     assert RegressionTarget(1).describe(("age", "weight")) == "weight"
+    assert OneVsRestTarget().describe(names) == "predicted class against the rest"
+    assert OneVsRestTarget().resolve(LOGITS).describe(names, 1) == "fish against the rest"
 
 
 def test_a_decided_target_follows_no_later_output() -> None:
@@ -76,6 +84,9 @@ def test_a_decided_target_follows_no_later_output() -> None:
         (ClassTarget(0), LOGITS[0], "need \\(batch, classes\\)"),
         (ClassTarget(0), [LOGITS], "output is list"),
         (ContrastTarget(0, 9), LOGITS, "no class 9"),
+        (OneVsRestTarget(3), LOGITS, "no class 3"),
+        (OneVsRestTarget(), LOGITS[:, :1], "at least two classes"),
+        (OneVsRestTarget(), LOGITS[:, 0], "need \\(batch, classes\\)"),
         (SingleLogitTarget(), LOGITS, "one output per input"),
         (SingleLogitTarget(), {"a": LOGITS}, "The output is dict"),
         (SingleLogitTarget(torch.tensor([True])), torch.zeros(2, 1), "1 targets for 2 inputs"),
@@ -148,6 +159,10 @@ NAMES = ("cat", "dog", "fish")
         (1, None, LOGITS, ClassTarget(torch.tensor([1, 1]))),
         (np.int64(1), None, LOGITS, ClassTarget(torch.tensor([1, 1]))),
         ("dog", None, LOGITS, ClassTarget(torch.tensor([1, 1]))),
+        ("dog against fish", None, LOGITS, ContrastTarget(torch.tensor([1, 1]), torch.tensor([2, 2]))),
+        ("2 against cat", "multilabel", LOGITS, ContrastTarget(torch.tensor([2, 2]), torch.tensor([0, 0]))),
+        ("dog against the rest", None, LOGITS, OneVsRestTarget(torch.tensor([1, 1]))),
+        ("0 against rest", "multiclass", LOGITS, OneVsRestTarget(torch.tensor([0, 0]))),
         ("2", None, LOGITS, ClassTarget(torch.tensor([2, 2]))),
         (["fish", 0], None, LOGITS, ClassTarget(torch.tensor([2, 0]))),
         (torch.tensor([2, 0]), "multilabel", LOGITS, ClassTarget(torch.tensor([2, 0]))),
@@ -187,11 +202,140 @@ def test_single_logit_names() -> None:
         (2, {}, torch.zeros(2, 1), "single logit"),
         (0, {"task": "multilable"}, LOGITS, "Did you mean 'multilabel'"),
         (0, {}, torch.zeros(2, 3, 4, 4), "RegionTarget"),
+        ("dog against fsh", {"classes": NAMES}, LOGITS, "Did you mean 'fish'"),
+        ("dog against the rest", {"classes": NAMES, "task": "multilabel"}, LOGITS, "no rest"),
+        (OneVsRestTarget(0), {"task": "regression"}, LOGITS, "no rest"),
+        ("1 against 0", {}, torch.zeros(2, 1), "no class 1"),
     ],
 )
 def test_what_cannot_be_meant(wanted: Any, options: Any, output: torch.Tensor, says: str) -> None:
     with pytest.raises(TargetError, match=says):
         parse(wanted, **options).resolve(output)
+
+
+def test_class_names_may_hold_the_word_that_parts_the_sides() -> None:
+    names = ("cat", "cat against dog", "dog", "rest")
+    logits = torch.tensor([[1.0, 2.0, 4.0, 8.0]])
+    for words, score in (
+        ("cat against dog", 2),
+        ("cat against dog against dog", -2),
+        ("dog against cat against dog", 2),
+        ("dog against rest", -4),
+    ):
+        assert parse(words, classes=names)(logits).tolist() == [score], words
+    rest = parse("dog against the rest", classes=names)(logits)
+    assert float(rest[0]) == pytest.approx(4 - math.log(math.e + math.e**2 + math.e**8))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_one_against_the_rest_is_the_log_odds_of_its_probability(classes: int) -> None:
+    """logit(p) from the probabilities, and the three parts of the identity by their definitions, with NumPy."""
+    logits = 4 * torch.randn(5, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for c in range(classes):
+        target = OneVsRestTarget(c)
+        y = logits.numpy()
+        p = np.exp(y) / np.exp(y).sum(1, keepdims=True)
+        others = np.delete(y, c, axis=1)
+        pi = np.exp(others) / np.exp(others).sum(1, keepdims=True)
+        entropy = -(pi * np.log(pi)).sum(1)
+        expected = np.log(p[:, c]) - np.log(np.delete(p, c, axis=1).sum(1))
+        assert np.abs(target(logits).numpy() - expected).max() < 1e-12
+        assert np.abs(offset(target, logits).numpy() + entropy).max() < 1e-12
+        weights = target.weights(logits).numpy()
+        assert np.abs(np.delete(weights, c, axis=1) + pi).max() < 1e-12
+        assert np.abs(weights[:, c] - 1).max() == 0
+        assert np.abs((weights * y).sum(1) - entropy - expected).max() < 1e-12
+    gradient = torch.autograd.functional.jacobian(lambda y: OneVsRestTarget(0)(y).sum(), logits)
+    torch.testing.assert_close(gradient, OneVsRestTarget(0).weights(logits))  # linear at the input, by these weights
+
+
+def test_one_against_the_rest_stays_finite_where_probabilities_do_not() -> None:
+    logits = torch.tensor([[2000.0, 0.0, -1000.0], [-2000.0, 0.0, 1000.0]])
+    assert OneVsRestTarget(0)(logits).tolist() == [2000, -3000]
+    assert offset(OneVsRestTarget(0), logits).tolist() == [0, 0]
+    assert offset(ClassTarget(0), logits).tolist() == [0, 0]
+
+
+def test_one_against_the_rest_in_maps_and_ledger(rank: int) -> None:
+    """Cells and constant add up to logit(p) of the network's own probabilities; the entropy is a row of its own."""
+    net, x = GapNet(rank, classes=4).double().eval(), 3 * inputs(rank).double()
+    net.fc.weight.data *= 5
+    for method, model in (("evidence", SelfExplaining(net)), ("cam", SelfExplaining(net)), ("cam", net)):
+        e = pl.explain(model, x, OneVsRestTarget(), method=method)
+        p = net(x).detach().softmax(1)
+        top = p.argmax(1)
+        expected = p.amax(1).log() - p.scatter(1, top[:, None], 0).sum(1).log()
+        parts = e.contributions()
+        assert float((parts.cells.flatten(1).sum(1) + parts.constant - expected).abs().max()) < 1e-10
+        assert float((e.score - expected).abs().max()) < 1e-10
+        assert float(parts.residual.abs().max()) < 1e-10
+    others = np.delete(net(x)[1].detach().numpy(), int(top[1]))
+    pi = np.exp(others) / np.exp(others).sum()
+    ledger = e[1].ledger()
+    rows = {row.what: row.value for row in ledger.rows}
+    assert rows["entropy of the rest (-H, nats)"] == pytest.approx((pi * np.log(pi)).sum(), abs=1e-12)
+    bias = net.fc.bias.detach().numpy()
+    assert rows["constant"] == pytest.approx(bias[int(top[1])] - (pi * np.delete(bias, int(top[1]))).sum(), abs=1e-12)
+    assert sum(row.value for row in ledger.rows) == pytest.approx(float(expected[1]), abs=1e-10)
+    assert f"probability {float(p[1].max()):.3f}" in e[1].text()
+    assert not any("entropy" in row.what for row in pl.explain(model, x, 0, method="cam")[0].ledger().rows)
+
+
+def test_the_map_of_one_against_the_rest_by_hand() -> None:
+    net, x = GapNet(2, classes=3).double().eval(), inputs(2).double()
+    z, y = net.features(x).detach(), net(x).detach()
+    pi = y[:, [0, 2]].softmax(1)
+    cells = torch.einsum("ck,bk...->bc...", net.fc.weight.detach(), z) / z[0, 0].numel()
+    expected = cells[:, 1] - pi[:, 0, None, None] * cells[:, 0] - pi[:, 1, None, None] * cells[:, 2]
+    found = pl.explain(SelfExplaining(net), x, "1 against the rest")
+    torch.testing.assert_close(found.map, expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "combined"),
+    [
+        (1, None, lambda cells: cells[:, 1] - cells.mean(1)),
+        (ContrastTarget(2, 0), None, lambda cells: cells[:, 2] - cells[:, 0]),
+        (1, "multilabel", lambda cells: cells[:, 1]),
+    ],
+)
+def test_canonical_maps_by_hand(target: Any, task: Any, combined: Any) -> None:
+    """Centred, a against b, and the untouched map of a sigmoid; what is added to all classes changes only the last."""
+    net, x = GapNet(2, classes=3).double().eval(), inputs(2).double()
+
+    def cells() -> torch.Tensor:
+        z = net.features(x).detach()
+        return torch.einsum("ck,bk...->bc...", net.fc.weight.detach(), z) / z[0, 0].numel()
+
+    before = pl.explain(SelfExplaining(net), x, target, task=task)
+    torch.testing.assert_close(before.map, combined(cells()))
+    net.fc.weight.data += torch.randn(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    after = pl.explain(SelfExplaining(net), x, target, task=task)
+    torch.testing.assert_close(after.map, combined(cells()))
+    changed = float((after.map - before.map).abs().max()) / float(before.map.abs().max())
+    assert changed > 0.1 if task == "multilabel" else changed < 1e-12
+
+
+def test_two_softmax_classes_and_one_sigmoid_have_the_same_one_map() -> None:
+    """A softmax over two classes is a sigmoid of the difference: one log-odds map, and its negative for the other class."""
+    two, one, x = GapNet(2, classes=2).double(), GapNet(2, classes=1).double(), inputs(2).double()
+    one.features = two.features
+    one.fc.weight.data = two.fc.weight.data[1:] - two.fc.weight.data[:1]
+    one.fc.bias.data = two.fc.bias.data[1:] - two.fc.bias.data[:1]
+    single = pl.explain(SelfExplaining(one), x, 1)
+    for target in (1, OneVsRestTarget(1), ContrastTarget(1, 0)):
+        both = pl.explain(SelfExplaining(two), x, target)
+        torch.testing.assert_close(both.map, single.map)
+        torch.testing.assert_close(both.score, single.score)
+        torch.testing.assert_close(both.contributions().constant, single.contributions().constant)
+    torch.testing.assert_close(pl.explain(SelfExplaining(two), x, 0).map, -single.map)
+
+
+def test_one_against_the_rest_outlives_the_disk(tmp_path: Path) -> None:
+    net, x = GapNet(2, classes=4).eval(), inputs(2)
+    e = pl.explain(SelfExplaining(net), x, "2 against the rest")
+    again = pl.Explanation.load(e[0].save(tmp_path))
+    assert str(again.ledger()) == str(e[0].ledger())
 
 
 def test_counts_are_checked_before_the_network_runs() -> None:

@@ -29,7 +29,8 @@ class Attribution:
     """A signed map per input, `(batch, *grid)`.
 
     complete: the cells, `constant` and `common` add up to the score, in its units (logits).
-    constant: the part of the score that belongs to no place (the bias). common: the part that is the same for all
+    constant: the part of the score that belongs to no place (the bias; for one class against the rest also minus the
+    entropy of the rest). common: the part that is the same for all
     classes and therefore says nothing about which one. Both `(batch,)`; None counts as zero.
     output, target: what the network gave and what was explained of it, so that nobody has to run the network again.
     layer: the name of the layer whose cells these are, where there is one.
@@ -177,9 +178,18 @@ class Explanation:
         rows.append(LedgerRow("all other cells", rest))
         if self.common is not None:
             rows.append(LedgerRow("common to all classes", float(one.common[0])))
-        rows.append(LedgerRow("constant", float(one.constant[0])))
+        entropy = self._entropy()
+        rows.append(LedgerRow("constant", float(one.constant[0]) + (entropy or 0.0)))
+        if entropy is not None:
+            rows.append(LedgerRow("entropy of the rest (-H, nats)", -entropy))
         rows.append(LedgerRow("residual (rounding)", float(one.residual[0])))
         return Ledger(self.target.describe(self.classes, 0), float(one.score[0]), tuple(rows))
+
+    def _entropy(self) -> float | None:
+        """The entropy H of the other classes that the constant of one against the rest holds, in nats."""
+        if not isinstance(self.target, targets.OneVsRestTarget) or not isinstance(self.logits, Tensor):
+            return None
+        return -float(targets.offset(self.target, self.logits.double())[0])
 
     def at_input_size(self) -> Float[Tensor, "batch *size"]:
         """The map interpolated to the input's size, each cell where it looks; values stay in the map's units."""
@@ -216,7 +226,8 @@ class Explanation:
             return ""
         if isinstance(self.target, targets.ClassTarget) and task != "multilabel":
             return f", probability {float(self.target(logits.softmax(1))[0]):.3f}"
-        odds = isinstance(self.target, targets.SingleLogitTarget | targets.ClassTarget) or logits.shape[-1] == 2
+        one = targets.SingleLogitTarget | targets.ClassTarget | targets.OneVsRestTarget
+        odds = isinstance(self.target, one) or logits.shape[-1] == 2
         return f", probability {float(self.score[0].sigmoid()):.3f}" if odds else ""
 
     def overlay(self, image: Any = None, **options: Any) -> Image:

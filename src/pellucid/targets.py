@@ -19,6 +19,8 @@ from pellucid.errors import TargetError, nearest
 
 Task: TypeAlias = Literal["multiclass", "multilabel", "binary", "regression"]
 TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "binary", "regression")
+_AGAINST = " against "
+_REST = ("the rest", "rest")
 
 
 @runtime_checkable
@@ -123,10 +125,65 @@ class ContrastTarget:
         return ContrastTarget(_pick(self.a, index), _pick(self.b, index))
 
     def describe(self, classes: Sequence[str] | None = None, row: int = 0) -> str:
-        return f"{_name(self.a, classes, row)} against {_name(self.b, classes, row)}"
+        return f"{_name(self.a, classes, row)}{_AGAINST}{_name(self.b, classes, row)}"
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": "contrast", "a": _plain(self.a), "b": _plain(self.b)}
+
+
+@dataclass(frozen=True)
+class OneVsRestTarget:
+    """The log-odds of a class against all others together: log(p / (1 - p)) of its softmax probability p.
+
+    With logits y and pi the softmax over the other classes alone, exactly
+
+        log(p_c / (1 - p_c)) = y_c - sum_{k != c} pi_k y_k - H(pi)
+
+    so the others enter with the weights pi, and `offset` is -H(pi), minus their entropy in nats. pi and H(pi) are those
+    of the output at hand: as a statement on maps the score is linear at this input only. With two classes pi is 1 and
+    the entropy 0: the contrast of the two. `classes`: one for all, one per input, or None for the predicted one.
+    """
+
+    classes: int | Int[Tensor, "batch"] | None = None
+
+    def resolve(self, output: Any) -> OneVsRestTarget:
+        if _two_axes(output).shape[1] < 2:
+            raise TargetError(
+                "One class against the rest needs at least two classes.",
+                why="The network has a single logit, which is a log-odds already.",
+                hint="Use SingleLogitTarget.",
+            )
+        return OneVsRestTarget(ClassTarget(self.classes).resolve(output).classes)
+
+    def __call__(self, output: Any) -> Float[Tensor, "batch"]:
+        own, others = self._parted(output)
+        return own - others.logsumexp(1)
+
+    def weights(self, output: Tensor) -> Float[Tensor, "batch classes"]:
+        weights: Tensor = ClassTarget(self.classes).weights(output) - self._parted(output)[1].softmax(1)
+        return weights
+
+    def offset(self, output: Tensor) -> Float[Tensor, "batch"]:
+        """-H(pi) in nats."""
+        rest = self._parted(output)[1].softmax(1)
+        entropy: Tensor = -torch.special.xlogy(rest, rest).sum(1)
+        return -entropy
+
+    def _parted(self, output: Any) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch classes"]]:
+        """The class's logit, and the logits with minus infinity in its place; in float32 at least."""
+        chosen = ClassTarget(self.resolve(output).classes)
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        return chosen(output), output.masked_fill(chosen.weights(output).bool(), -torch.inf)
+
+    def rows(self, index: Tensor) -> OneVsRestTarget:
+        return OneVsRestTarget(_pick(self.classes, index))
+
+    def describe(self, classes: Sequence[str] | None = None, row: int = 0) -> str:
+        name = "predicted class" if self.classes is None else _name(self.classes, classes, row)
+        return f"{name}{_AGAINST}the rest"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"kind": "one_vs_rest", "classes": _plain(self.classes)}
 
 
 @dataclass(frozen=True)
@@ -377,6 +434,7 @@ def _name(index: int | Tensor, classes: Sequence[str] | None, row: int) -> str:
 _KINDS: dict[str, Any] = {
     "class": ClassTarget,
     "contrast": ContrastTarget,
+    "one_vs_rest": OneVsRestTarget,
     "single_logit": SingleLogitTarget,
     "regression": RegressionTarget,
     "region": RegionTarget,
@@ -412,8 +470,24 @@ def default_task_or_none(output: Any) -> Task | None:
         return None
 
 
+def offset(target: Target, output: Tensor) -> Float[Tensor, "batch"]:
+    """What a target adds to the weighted outputs, in the score's units: sum_c weights_c output_c + offset = score.
+
+    Zero for a target that is linear in the outputs; one against the rest has minus the entropy of the rest.
+    """
+    own = getattr(target, "offset", None)
+    found: Tensor = output.new_zeros(len(output)) if own is None else own(output)
+    return found
+
+
 def parse(target: Any, *, task: Task | None = None, classes: Sequence[str] | None = None) -> PendingTarget | Target:
-    """What the user means by a class number, a class name, a list of them, a Target, or nothing."""
+    """What the user means by a class number, a class name, a list of them, a Target, or nothing.
+
+    "A against B" is the contrast of two classes, "A against the rest" one of them against all others; A and B are
+    names or numbers. A class whose own name reads like that is that class.
+    """
+    if isinstance(target, OneVsRestTarget) and task in ("multilabel", "regression"):
+        raise _no_rest(task)
     if hasattr(target, "resolve"):
         return target  # type: ignore[no-any-return]
     return PendingTarget(target, task, tuple(classes) if classes is not None else None)
@@ -431,11 +505,33 @@ class PendingTarget:
         task = self.task or default_task(output)
         if task not in TASKS:
             raise TargetError(f"There is no task '{task}'.", hint=nearest(task, TASKS))
+        against = self._against(task)
+        if against is not None:
+            return against.resolve(output)
         if task == "regression":
             return RegressionTarget(int(self._index(self.wanted) or 0)).resolve(output)
         if task == "binary" and not (isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1):
             return SingleLogitTarget(self._positive()).resolve(output)
         return ClassTarget(self._index(self.wanted)).resolve(output)
+
+    def _against(self, task: Task) -> ContrastTarget | OneVsRestTarget | None:
+        """The two sides of "A against B" or "A against the rest"; None for a target in other words."""
+        names = self.names or ()
+        if not isinstance(self.wanted, str) or _AGAINST not in self.wanted or self.wanted in names:
+            return None
+        a, b = self._sides(self.wanted)
+        if b in _REST and b not in names:
+            if task in ("multilabel", "regression"):
+                raise _no_rest(task)
+            return OneVsRestTarget(self._by_name(a))
+        return ContrastTarget(self._by_name(a), self._by_name(b))
+
+    def _sides(self, wanted: str) -> tuple[str, str]:
+        """Where the words part; a class's name may hold the word between them itself."""
+        pieces = wanted.split(_AGAINST)
+        ways = [(_AGAINST.join(pieces[:k]), _AGAINST.join(pieces[k:])) for k in range(1, len(pieces))]
+        known = {*(self.names or ()), *_REST}
+        return max(ways, key=lambda sides: sum(side in known for side in sides))
 
     def _index(self, wanted: Any) -> Any:
         if wanted is None or isinstance(wanted, Tensor):
@@ -491,6 +587,14 @@ class PendingTarget:
 
     def as_dict(self) -> dict[str, Any]:
         return {"kind": "pending", "wanted": _plain(self.wanted)}
+
+
+def _no_rest(task: str) -> TargetError:
+    return TargetError(
+        f"A {task} output has no rest to be against.",
+        why="Its outputs do not share one probability: labels answer one by one, values are no classes.",
+        hint="Explain the output itself: its number or name.",
+    )
 
 
 def check_count(target: Target, count: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid import spatial
 from pellucid.call import Call
 from pellucid.errors import OptionError
-from pellucid.targets import ClassTarget, ContrastTarget, SingleLogitTarget, Target
+from pellucid.targets import ClassTarget, ContrastTarget, OneVsRestTarget, SingleLogitTarget, Target
 
 Baseline: TypeAlias = float | Literal["blur"]
 
@@ -65,7 +65,7 @@ def areas(
 def log_odds(target: Target, output: Tensor, task: str) -> Float[Tensor, "batch"]:
     """The log-odds of the answer that the target speaks of; its sigmoid is the answer's probability.
 
-    One of several classes: against all others together (softmax). A contrast: class a, given that it is a or b.
+    One of several classes, or one against the rest: against all others together (softmax). A contrast: class a, given that it is a or b.
     A single logit or one of several labels: the logit itself, with the sign of the answer. Other targets have no
     probability: nan.
     """
@@ -73,7 +73,7 @@ def log_odds(target: Target, output: Tensor, task: str) -> Float[Tensor, "batch"
     if isinstance(target, ClassTarget) and task != "multilabel":
         chosen = target.weights(output).bool()
         return score - output.double().masked_fill(chosen, -torch.inf).logsumexp(1)
-    known = isinstance(target, ClassTarget | ContrastTarget | SingleLogitTarget)
+    known = isinstance(target, ClassTarget | ContrastTarget | OneVsRestTarget | SingleLogitTarget)
     return score if known else torch.full_like(score, torch.nan)
 
 

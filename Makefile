@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check lock bench docs e2e clean
+.PHONY: setup demo test check lock bench zoo docs e2e clean
 
 # $(1): name of the locked set under requirements/
 define install
@@ -48,6 +48,10 @@ lock:  ## renew the locked sets from pyproject.toml
 bench:  ## speed and memory beside the peers, in one run
 	$(call install,test)
 	$(BIN)/python -m benchmarks
+
+zoo:  ## every classification network of torchvision and timm through convert; hours, goes on where it was stopped
+	$(call install,test)
+	$(BIN)/python -m benchmarks.zoo
 
 docs:  ## tables in docs/ from the registries
 	$(call install,test)

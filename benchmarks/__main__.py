@@ -15,7 +15,7 @@ from benchmarks import protocol, results
 from benchmarks.study import Setting
 from pellucid import files
 
-STUDIES = ("softcam_forward", "grad_cam")
+STUDIES = ("softcam_forward", "softcam_sizes", "grad_cam", "onnx")
 QUICK = Setting("resnet18", side=64, pairs=3, batches=(1,))
 
 

@@ -48,7 +48,8 @@ def explain(
     method: a name in `pl.METHODS`; by default "evidence" for a SoftCAM and "grad_cam" for any other network.
     args, kwargs, output, input_name: for networks with several inputs or outputs (see `Call`).
     task: "multiclass", "multilabel", "binary" or "regression" where the output's shape does not tell.
-    batch_size: how many inputs to explain at a time. options: the method's own (`layer=`, `rectify=`, ...).
+    batch_size: how many inputs to explain at a time; methods that run an input in many versions run as many of these
+    at a time. options: the method's own (`layer=`, `rectify=`, ...).
 
     Raises `OptionError`, `TargetError` or `LayerError` for what does not fit, `BadInput` for an unusable input.
     """
@@ -67,6 +68,8 @@ def explain(
         output = _logits_of(model) if output is None else output
         call = Call(model, tuple(args), dict(kwargs or {}), output, input_name, batch=len(x))
         offered = {"generator": torch.Generator().manual_seed(seed), "task": task}
+        if batch_size is not None:
+            offered["batch_size"] = batch_size
         given = {**{k: v for k, v in offered.items() if k in inspect.signature(leaf).parameters}, **options}
         for rows in torch.split(torch.arange(len(x)), batch_size or len(x)):
             parts.append(leaf(call.rows(rows), x[rows], wanted.rows(rows) if len(rows) < len(x) else wanted, **given))

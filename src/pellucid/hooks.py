@@ -293,7 +293,7 @@ def _shapes(model: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> list[t
     handles = [m.register_forward_hook(hook) for m in model.modules() if m is not model]
     try:
         with torch.no_grad():
-            run(x)
+            run(x.clone())  # a copy, since the network may work on its input in place
     finally:
         for handle in handles:
             handle.remove()

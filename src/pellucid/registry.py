@@ -7,7 +7,7 @@ A registry is a plain dict from name to row, written out in the package's `__ini
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -33,7 +33,8 @@ class Leaf:
 class MethodRow(Leaf):
     """An attribution method: `(call, x, target, **options) -> Attribution`.
 
-    needs: facts about the network ("evidence": a SoftCAM; "layer": a spatial layer; "gradient").
+    needs: facts about the network ("evidence": a SoftCAM; "layer": a spatial layer; "gradient"; "gates": functions that
+    can be seen and given another way back).
     space: "cells" of a feature map or "pixels" of the input. control: True for maps that know nothing.
     """
 
@@ -43,6 +44,41 @@ class MethodRow(Leaf):
     space: str = "cells"
     complete: bool = False
     control: bool = False
+
+
+@dataclass(frozen=True)
+class AdapterRow(MethodRow):
+    """Methods of another library, each by its name there: "captum:DeepLift". The leaf makes the method of a name.
+
+    member: the name; empty in the row that stands for all of them.
+    """
+
+    member: str = ""
+
+    def load(self) -> Any:
+        return super().load()(self.member)
+
+
+class Methods(dict[str, MethodRow]):
+    """Rows by name, written out; and by "library:NAME" what one of the adapters makes of it, without being listed."""
+
+    def __init__(self, rows: Mapping[str, MethodRow], adapters: Mapping[str, AdapterRow]) -> None:
+        super().__init__(rows)
+        self.adapters = dict(adapters)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._adapted(name) is not None
+
+    def __missing__(self, name: str) -> MethodRow:
+        row = self._adapted(name)
+        if row is None:
+            raise KeyError(name)
+        return row
+
+    def _adapted(self, name: object) -> MethodRow | None:
+        library, _, member = name.partition(":") if isinstance(name, str) else ("", "", "")
+        row = self.adapters.get(library) if member else None
+        return None if row is None else replace(row, member=member, summary=f"{member} of {library}")
 
 
 @dataclass(frozen=True)
@@ -88,4 +124,4 @@ def look_up(registry: Mapping[str, Row], name: str, kind: str) -> Row:
     return registry[name]
 
 
-__all__ = ["Leaf", "MethodRow", "MetricRow", "PenaltyRow", "ReaderRow", "look_up"]
+__all__ = ["AdapterRow", "Leaf", "MethodRow", "Methods", "MetricRow", "PenaltyRow", "ReaderRow", "look_up"]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from pellucid import hooks, spatial
+from pellucid import hooks, spatial, targets
 from pellucid.call import Call, has_evidence
 from pellucid.errors import LayerError
 from pellucid.explanation import Attribution
@@ -57,7 +57,7 @@ def cam(
         )
     per_channel = weights.to(found.weight) @ found.weight
     cells = spatial.combine(found.features, per_channel) / found.features[0, 0].numel()
-    constant = weights.to(found.weight) @ found.bias
+    constant = weights.to(found.weight) @ found.bias + targets.offset(decided, output).to(found.weight)
     place = call.geometry if layer is None else Geometry.unregistered
     geometry = place(cells.shape[1:], x.shape[2:])
     return Attribution(cells, geometry, hooks.detached(output), decided, True, constant, layer=taken.name)
@@ -70,12 +70,12 @@ def _of_evidence(call: Call, x: Tensor, target: Target) -> Attribution:
     decided = target.resolve(output)
     weights = decided.weights(output)
     cells = spatial.combine(found.maps, weights) / found.positions
-    constant = (weights.to(cells) * found.bias.to(cells)).sum(1)
-    return Attribution(cells, found.geometry, hooks.detached(output), decided, True, constant)
+    constant = (weights.to(cells) * found.bias.to(cells)).sum(1) + targets.offset(decided, output).to(cells)
+    return Attribution(cells, found.geometry, hooks.detached(output), decided, found.complete, constant)
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """Features and the linear layer that turns their mean into the logits."""
 
     features: Float[Tensor, "batch channels *grid"]
@@ -83,27 +83,40 @@ class _Head:
     bias: Float[Tensor, "classes"]
 
 
-def _heads(features: Tensor, classes: int, layer: nn.Module, modules: Iterable[nn.Module]) -> Iterator[_Head]:
+def _heads(features: Tensor, classes: int, layer: nn.Module, modules: Iterable[nn.Module]) -> Iterator[Head]:
     """What may turn the mean features into logits: a linear layer, with or without a ReLU before it, or nothing more."""
+    yield from _linear(features, classes, modules)
+    if classes == features.shape[1]:
+        own = features.new_zeros(classes)
+        if isinstance(layer, _ConvNd) and layer.bias is not None:
+            own = layer.bias.detach()
+        yield Head(features - spatial.expand(own, features[0]), torch.eye(classes).to(own), own)
+
+
+def linear_head(
+    features: Float[Tensor, "batch channels *grid"],
+    modules: Iterable[nn.Module],
+    logits: Float[Tensor, "batch classes"],
+) -> Head | None:
+    """The linear layer among `modules` that makes these logits of the features' mean over places, if there is one."""
+    return _fitting(_linear(features, logits.shape[1], modules), logits)
+
+
+def _linear(features: Tensor, classes: int, modules: Iterable[nn.Module]) -> Iterator[Head]:
     for module in modules:
         if isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and _pointwise(module)):
             weight = module.weight.detach().flatten(1)
             bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
             if weight.shape == (classes, features.shape[1]):
-                yield _Head(features, weight, bias)
-                yield _Head(features.relu(), weight, bias)
-    if classes == features.shape[1]:
-        own = features.new_zeros(classes)
-        if isinstance(layer, _ConvNd) and layer.bias is not None:
-            own = layer.bias.detach()
-        yield _Head(features - spatial.expand(own, features[0]), torch.eye(classes).to(own), own)
+                yield Head(features, weight, bias)
+                yield Head(features.relu(), weight, bias)
 
 
 def _pointwise(convolution: _ConvNd) -> bool:
     return convolution.groups == 1 and set(convolution.kernel_size) == {1}
 
 
-def _fitting(heads: Iterable[_Head], logits: Float[Tensor, "batch classes"]) -> _Head | None:
+def _fitting(heads: Iterable[Head], logits: Float[Tensor, "batch classes"]) -> Head | None:
     """The first head whose product with the mean features is the logits, to rounding; None where none is."""
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     for head in heads:
@@ -111,5 +124,5 @@ def _fitting(heads: Iterable[_Head], logits: Float[Tensor, "batch classes"]) -> 
         made = head.features.to(exact).flatten(2).mean(2) @ weight.T + bias
         tolerance = max(1e-4, *(8 * torch.finfo(d).eps for d in (logits.dtype, head.features.dtype)))
         if float((made - exact).abs().max()) <= tolerance * float(exact.abs().max()):
-            return _Head(head.features, weight, bias)
+            return Head(head.features, weight, bias)
     return None

@@ -33,7 +33,8 @@ def evidence(
     gauge: softmax ignores what is added to all classes alike, so the sign of one class's raw map is arbitrary. "free"
     explains one of two classes as the contrast with the other, and one of more by its evidence minus the mean over
     classes; what was taken out is `common`, the mean logit. "raw" leaves the class's own map. Both add up.
-    Contrasts, single logits, labels that do not exclude each other and regressions have no common part.
+    Contrasts, one class against the rest, single logits, labels that do not exclude each other and regressions have no
+    common part; one against the rest has minus the entropy of the rest in its constant.
     task: what the logits mean, where the network does not say.
 
     Raises `OptionError` for a network without evidence, `TargetError` for a target that is not linear in the logits.
@@ -50,13 +51,13 @@ def evidence(
     maps, bias = found.maps, found.bias.to(torch.promote_types(found.bias.dtype, torch.float32))
     weights = decided.weights(output).to(bias)
     common = None
-    if gauge == "free" and task == "multiclass" and isinstance(decided, ClassTarget) and len(bias) > 1:
-        weights = weights - 1 / len(bias)
-        mean = torch.full_like(weights, 1 / len(bias))
-        common = spatial.combine(maps, mean).flatten(1).mean(1) + bias.mean()
+    if gauge == "free" and task == "multiclass" and isinstance(decided, ClassTarget) and maps.shape[1] > 1:
+        weights = weights - 1 / maps.shape[1]
+        mean = torch.full_like(weights, 1 / maps.shape[1])
+        common = spatial.combine(maps, mean).flatten(1).mean(1) + bias.mean(-1)
     cells = spatial.combine(maps, weights) / found.positions
-    constant = (weights * bias).sum(1)
-    return Attribution(cells, found.geometry, hooks.detached(output), decided, True, constant, common)
+    constant = (weights * bias).sum(1) + targets.offset(decided, output).to(bias)
+    return Attribution(cells, found.geometry, hooks.detached(output), decided, found.complete, constant, common)
 
 
 def _check_logits(output: Any, logits: Tensor) -> None:

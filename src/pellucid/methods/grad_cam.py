@@ -35,7 +35,7 @@ def grad_cam(
     model = call.model
     chosen = hooks.spatial_layer(model, call, x, layer)
     with hooks.tap(model, chosen) as taken:
-        output = call(x)
+        output = call(x.clone())  # a copy, since the network may work on its input in place
         decided = target.resolve(output)
         activation = taken.feature_map(x)
         slope = hooks.gradient(decided(output), activation, f"layer '{taken.name}'")

@@ -46,6 +46,10 @@ def rendered() -> str:
             for n, r in pl.METHODS.items()
         ],
     )
+    adapters = table(
+        ("method", "what it shows", "source"),
+        [(f"`{library}:NAME`", r.summary, r.paper) for library, r in pl.METHODS.adapters.items()],
+    )
     metrics = table(
         ("metric", "property", "what it measures", "better", "options", "source"),
         [
@@ -65,7 +69,8 @@ def rendered() -> str:
     commands = table(("command", "what it does"), [(f"`pellucid {m.NAME}`", m.HELP) for m in VERBS])
     return "\n\n".join([
         "# Reference", "Generated from the registries by `make docs`; do not edit.",
-        "## Methods (`pl.METHODS`)", methods, "## Metrics (`pl.METRICS`)", metrics, "## Penalties (`pl.PENALTIES`)", "A is the evidence of a batch, (batch, classes, *grid).", penalties,
+        "## Methods (`pl.METHODS`)", methods, "Methods of other libraries, by their names there, with their options there:", adapters,
+        "## Metrics (`pl.METRICS`)", metrics, "## Penalties (`pl.PENALTIES`)", "A is the evidence of a batch, (batch, classes, *grid).", penalties,
         "## Readers (`pl.READERS`)", readers, "## Training settings (`pl.TrainingConfig`)", settings, "## Commands", commands,
     ]) + "\n"  # fmt: skip
 

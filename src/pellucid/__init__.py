@@ -23,6 +23,7 @@ _PUBLIC = {
     "Explanation": "pellucid.explanation",
     "IntegrityError": "pellucid.errors",
     "LayerError": "pellucid.errors",
+    "OneVsRestTarget": "pellucid.targets",
     "OptionError": "pellucid.errors",
     "PellucidError": "pellucid.errors",
     "RegionTarget": "pellucid.targets",
@@ -36,12 +37,17 @@ _PUBLIC = {
     "TargetError": "pellucid.errors",
     "TrainingConfig": "pellucid.training.config",
     "convert": "pellucid.models.convert",
+    "distil": "pellucid.training.distil",
     "evaluate": "pellucid.api",
     "explain": "pellucid.api",
+    "export": "pellucid.models.export",
+    "inspect": "pellucid.models.inspection",
     "load": "pellucid.models.storage",
+    "multi_scale": "pellucid.models.multi_scale",
     "open_data": "pellucid.data",
     "report": "pellucid.reports",
     "train": "pellucid.training.loop",
+    "with_pooling": "pellucid.models.multi_scale",
 }
 
 __all__ = [
@@ -56,6 +62,7 @@ __all__ = [
     "LayerError",
     "METHODS",
     "METRICS",
+    "OneVsRestTarget",
     "OptionError",
     "PENALTIES",
     "PellucidError",
@@ -72,12 +79,17 @@ __all__ = [
     "TrainingConfig",
     "__version__",
     "convert",
+    "distil",
     "evaluate",
     "explain",
+    "export",
+    "inspect",
     "load",
+    "multi_scale",
     "open_data",
     "report",
     "train",
+    "with_pooling",
 ]
 
 if TYPE_CHECKING:
@@ -98,6 +110,9 @@ if TYPE_CHECKING:
     from pellucid.methods import METHODS
     from pellucid.metrics import METRICS
     from pellucid.models.convert import convert
+    from pellucid.models.export import export
+    from pellucid.models.inspection import inspect
+    from pellucid.models.multi_scale import multi_scale, with_pooling
     from pellucid.models.softcam import SoftCAM
     from pellucid.models.storage import load
     from pellucid.record import Table
@@ -107,12 +122,14 @@ if TYPE_CHECKING:
         BoxTarget,
         ClassTarget,
         ContrastTarget,
+        OneVsRestTarget,
         RegionTarget,
         RegressionTarget,
         SingleLogitTarget,
     )
     from pellucid.training import PENALTIES
     from pellucid.training.config import TrainingConfig
+    from pellucid.training.distil import distil
     from pellucid.training.loop import train
     from pellucid.training.run import Run
 

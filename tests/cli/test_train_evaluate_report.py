@@ -301,11 +301,11 @@ def test_a_network_that_is_no_softcam_may_be_trained_all_the_same(refused: Run, 
         "train",
         "lesionlab:fundus",
         "--model",
-        "torchvision:alexnet",
+        "torchvision:vit_b_32",
         "--out",
         tmp_path / "r",
         "n_images=4",
-        "size=64",
+        "size=224",
     )
     assert "--black-box" in refused(2, *words, "--quiet").lines[-1]
 

@@ -29,6 +29,7 @@ HELP = (
 EXAMPLES = (
     "pellucid explain photo.jpg --model torchvision:mobilenet_v2 --weights mobilenet_v2.pth",
     "pellucid explain scans/ --model runs/demo/softcam --out explained",
+    "pellucid explain scan.png --model runs/demo/softcam --target 'lesion against healthy'",
     "pellucid explain photo.jpg --model torchvision:vgg16 --weights vgg16.pth --method grad_cam layer=features",
 )
 
@@ -45,7 +46,12 @@ def run(
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Class number or name; by default what the network predicts.")
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Class number or name, 'A against B' or 'A against the rest'; by default what the network predicts.",
+        ),
     ] = None,
     classes: Annotated[Path | None, typer.Option("--classes", help="A text file with one class name per line.")] = None,
     no_convert: Annotated[

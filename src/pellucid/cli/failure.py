@@ -23,6 +23,8 @@ def exit_code(error: BaseException, arguments: Sequence[str]) -> int:
     """Print the error and return the exit code. An error nobody expected is written to a log whose path is shown."""
     if isinstance(error, typer.Exit):
         return int(error.exit_code)
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return 0  # whoever read the output has seen enough (`pellucid ... | head`)
     if isinstance(error, typer.Abort) and isinstance(error.__cause__, EOFError):
         error = error.__cause__  # the parser takes the end of a damaged file for that of the user's input
     if isinstance(error, KeyboardInterrupt | typer.Abort):

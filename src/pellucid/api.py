@@ -18,7 +18,7 @@ from pellucid.call import Call, has_evidence, weights_device
 from pellucid.contracts import Case, Values
 from pellucid.errors import BadInput, OptionError, PellucidError, nearest
 from pellucid.explanation import Attribution, Explanation
-from pellucid.methods import METHODS
+from pellucid.methods import COMPARED, METHODS
 from pellucid.metrics import METRICS
 from pellucid.record import Prediction, Record, Table, join
 from pellucid.registry import look_up
@@ -185,7 +185,7 @@ def evaluate(
 ) -> Table:
     """Score explanations: every model, method and metric on the same samples, one record each.
 
-    methods, metrics: names, by default all. A method that needs evidence is left out for networks that have none.
+    methods, metrics: names, by default those of `COMPARED` (a pass or two each) and all metrics. A method that needs evidence is left out for networks that have none.
     target: "label" explains the true class, "predicted" the network's answer. For two softmax classes every method
     explains and is scored on the log-odds of that class against the other, so that all answer the same question.
     options: method or metric name -> its options. folder: where finished parts are kept; an interrupted evaluation goes
@@ -194,7 +194,7 @@ def evaluate(
     A sample that cannot be read or a value that is not defined becomes a record that says so.
     """
     named = dict(models) if isinstance(models, Mapping) else {"model": models}
-    methods = list(methods) if methods is not None else list(METHODS)
+    methods = list(methods) if methods is not None else list(COMPARED)
     metrics = list(metrics) if metrics is not None else list(METRICS)
     options = dict(options or {})
     for name in methods:

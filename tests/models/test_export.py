@@ -97,7 +97,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     ),
     "sum": lambda: Wired(lambda m, x: m.head(m.trunk(x).sum((2, 3))), head=nn.Linear(8, 3)),
     "tokens": lambda: Wired(lambda m, x: m.head(m.norm(m.trunk(x).flatten(2).mT).mean(1)), norm=nn.LayerNorm(8), head=nn.Linear(8, 3)),
-    "evidence": lambda: Wired(lambda m, x: F.relu(m.conv(m.trunk(x))).mean((2, 3)), conv=nn.Conv2d(8, 3, 1)),
+    "evidence": lambda: Wired(lambda m, x: F.relu(m.conv(m.trunk(x)) + 0.3).mean((2, 3)), conv=nn.Conv2d(8, 3, 1)),
 }  # fmt: skip
 
 

@@ -36,7 +36,12 @@ def run(
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="A saved model's folder; may be repeated.")
     ] = None,
-    methods: Annotated[str | None, typer.Option("--methods", help="Names with commas; by default all.")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", help="Names with commas; by default evidence, cam, grad_cam, saliency and random_map."
+        ),
+    ] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", help="Names with commas; by default all.")] = None,
     target: Annotated[
         str, typer.Option("--target", help="Explain the true class (label) or the predicted one (predicted).")

@@ -180,4 +180,7 @@ _ROWS: dict[str, MethodRow] = {
 
 METHODS = Methods(_ROWS, ADAPTERS)
 
-__all__ = ["ADAPTERS", "METHODS"]
+# What `evaluate` compares unless told otherwise: methods that cost a pass or two, and the control that all have to beat.
+COMPARED = ("evidence", "cam", "grad_cam", "saliency", "random_map")
+
+__all__ = ["COMPARED", "METHODS"]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+import pellucid as pl
 from pellucid import inputs
 from pellucid.call import Call
 from pellucid.errors import OptionError
+from pellucid.methods import METHODS
 from pellucid.targets import ClassTarget
 from reference.nets import GapNet
 from reference.nets import inputs as noise
@@ -61,3 +65,39 @@ def test_refusals() -> None:
         next(inputs.passes(3, 3, 0))
     with pytest.raises(OptionError, match=r"steps=2\.5"):
         inputs.check_counts(steps=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "smooth_grad", "occlusion", "rise"])
+@pytest.mark.parametrize("batch_size", [1, 2, 6])
+def test_no_more_than_asked_go_through_the_network_at_a_time(name: str, batch_size: int) -> None:
+    class Counting(GapNet):
+        most = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.most = max(self.most, len(x))
+            return super().forward(x)
+
+    net, x = Counting(1), noise(1)
+    options: dict[str, Any] = {"masks": 40} if name == "rise" else {}
+    found = pl.explain(net, x, [0, 2, 1], method=name, batch_size=batch_size, **options)
+    assert net.most == batch_size
+    whole = pl.explain(net, x, [0, 2, 1], method=name, **options)
+    torch.testing.assert_close(found.map, whole.map, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "input_x_gradient", "integrated_gradients", "smooth_grad", "occlusion", "rise",
+        "guided_backprop", "deconvnet", "guided_grad_cam", "lrp",
+    ],
+)  # fmt: skip
+def test_frozen_parameters_no_grad_and_inference_mode_change_nothing(name: str) -> None:
+    net, x, target = GapNet(2).eval(), noise(2), ClassTarget(torch.tensor([0, 2, 1]))
+    expected = METHODS[name](Call(net), x, target).map
+    net.requires_grad_(False)
+    with torch.no_grad():
+        assert torch.equal(METHODS[name](Call(net), x, target).map, expected)
+    with torch.inference_mode():
+        assert torch.equal(METHODS[name](Call(net), x * 1, target).map, expected)
+    assert not METHODS[name](Call(net), x, target).map.requires_grad

@@ -70,9 +70,9 @@ class SlopedInput(SeenInput):
 
 def observe(call: Call, x: Tensor, target: Target) -> SeenInput:
     """One forward pass without a graph."""
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         output = hooks.detached(call(x.clone()))  # a copy, since the network may work on its input in place
-    return SeenInput(output, target.resolve(output))
+        return SeenInput(output, target.resolve(output))
 
 
 def differentiate(call: Callable[[Tensor], Any], x: Tensor, target: Target) -> SlopedInput:
@@ -114,8 +114,10 @@ def slopes(
     call: Call, changed: Float[Tensor, "copies rows channels *spatial"], target: Target, rows: Int[Tensor, "rows"]
 ) -> Float[Tensor, "copies rows channels *spatial"]:
     """The gradients of the scores of changed inputs at these, in one forward and one backward pass."""
-    index = rows.repeat(len(changed))
-    return differentiate(call.rows(index), changed.flatten(0, 1), target.rows(index)).slope.view(changed.shape)
+    with torch.inference_mode(False):
+        index = rows.repeat(len(changed))
+        seen = differentiate(call.rows(index), changed.flatten(0, 1), target.rows(index))
+    return seen.slope.view(changed.shape)
 
 
 def baseline(x: Float[Tensor, "batch channels *spatial"], kind: Baseline) -> Float[Tensor, "batch channels *spatial"]:

@@ -68,9 +68,9 @@ def check(softcam: SoftCAM, run: Answers, side: int, channels: int = 3) -> None:
         with torch.no_grad():
             logits, maps = softcam(x), softcam.evidence_maps(x)
             found, drawn = run(x)
-        allowed = 1e-4 * min(max(1.0, float(logits.abs().max())), float(maps.abs().max()))
-        differ = (maps - maps.flatten(2).mean(2).view(*maps.shape[:2], *(1,) * softcam.plan.rank)).abs().max()
-        assert float(differ) > 10 * allowed  # there is something to compare: not bias alone
+        differ = float((maps - maps.flatten(2).mean(2).view(*maps.shape[:2], *(1,) * softcam.plan.rank)).abs().max())
+        # Small beside what cells say differently as well: a network of hardly more than its bias would match anything.
+        allowed = min(1e-4 * max(1.0, float(logits.abs().max())), 1e-2 * differ)
         assert found.shape == logits.shape
         assert drawn.shape == maps.shape
         assert float((found - logits).abs().max()) <= allowed

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pellucid import files
+from pellucid.errors import OptionError
 
 
 def say(text: str, *, quiet: bool = False) -> None:
@@ -25,6 +27,21 @@ def show(value: Any) -> None:
 def listed(rows: Sequence[tuple[str, str]]) -> str:
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
+
+
+def check_free(out: Path, kind: str) -> None:
+    """Raise `OptionError` for a folder that holds something else than what is to be written: it stays what it is."""
+    if not (out / "manifest.json").exists():
+        return
+    from pellucid.models import storage
+
+    held = storage.read_manifest(out).get("kind", "model or run")
+    if held != kind:
+        raise OptionError(
+            f"{out} holds a model or a run." if held == "model or run" else f"{out} holds {held}.",
+            why=f"The {kind} would be mixed up with it.",
+            hint="Choose another --out.",
+        )
 
 
 @contextmanager

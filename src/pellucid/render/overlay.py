@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pellucid.errors import BadInput, OptionError
-from pellucid.render import lettering
+from pellucid.explanation import LEAST
+from pellucid.render import lettering, signal
 from pellucid.render.colour import diverging
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PERCENTILE = 99.5
 LANES = 12  # channels of a signal that are drawn
 _BLANK = 255  # ground where there is no picture
+_BAND, _CHANCE = 7, (150, 156, 162)  # width and colour of the band that chance stays within
 
 
 def unit(explanation: Explanation) -> str:
@@ -34,12 +36,17 @@ def scales(explanations: Iterable[Explanation]) -> dict[str, float]:
     """For every unit the value at which its colours are full: the 99.5th percentile of |map| over all maps given.
 
     One number for all images of a figure keeps their colours comparable. 0 where all maps of a unit are zero; where
-    more than 99.5 % of the values are zero, the largest one.
+    more than 99.5 % of the values are zero, the largest one. Maps in logits whose cells together hold less than 0.01
+    logit are not stretched to full colour.
     """
     values: dict[str, list[NDArray[Any]]] = {}
+    least: dict[str, float] = {}
     for explanation in explanations:
-        values.setdefault(unit(explanation), []).append(np.abs(_numbers(explanation.map)).ravel())
-    return {name: _limit(np.concatenate(found)) for name, found in values.items()}
+        name = unit(explanation)
+        values.setdefault(name, []).append(np.abs(_numbers(explanation.map)).ravel())
+        least[name] = LEAST / max(explanation.map[0].numel(), 1) if explanation.in_logits else 0.0
+    limits = {name: _limit(np.concatenate(found)) for name, found in values.items()}
+    return {name: max(limit, least[name]) if limit else 0.0 for name, limit in limits.items()}
 
 
 def scale(explanations: Iterable[Explanation]) -> float:
@@ -60,55 +67,65 @@ def overlay(
     *,
     limit: float | None = None,
     opacity: float = 0.85,
-    width: int = 360,
+    width: int | None = None,
     title: str | None = None,
     bar: bool = True,
 ) -> Image.Image:
-    """Draw one input in grey with its signed map over it.
+    """Draw one input in grey with its signed map over it; a signal as curves, with the map along its time axis.
 
     image: what the network saw, as a PIL image or a uint8 array `(height, width)` or `(height, width, 3)`, of any size
     in the input's proportions (for volumes and signals an array of the input's size); None draws
     `explanation.input`, un-normalised by `provenance["preprocessing"]` or, without it, by percentiles.
-    limit: the value at which colours are full (default: this map's own `scale`). The map's opacity grows evenly from 0
-    at zero evidence to `opacity` at the limit. width: of the picture, in pixels. title: None writes the target, its
-    score and the method; "" nothing.
+    limit: the value at which colours are full (default: this map's own `scale`, and no less than the limit of its null
+    distribution, where it has one: a map within chance reaches no full colour). A grey band beside the colour bar is what
+    95 % of the null distribution's inputs stay within. The map's opacity grows evenly from 0
+    at zero evidence to `opacity` at the limit. width: of the picture, in pixels (default: `usual_width`). title: None
+    writes the target, its score and the method; "" nothing. bar: draw the colour bar; of a signal the values of the cells
+    and the axes, the time in `provenance["preprocessing"]`'s `unit` at its `rate`, or else in samples.
     Raises `OptionError` for more than one input, `BadInput` for a picture of other proportions.
     """
     if len(explanation) != 1:
         raise OptionError(f"An overlay shows one input; there are {len(explanation)}.", hint="Use overlay(e[i]).")
-    full = scale([explanation]) if limit is None else float(limit)
-    drawing = _DRAWINGS[len(explanation.geometry.input_size)](explanation, image, width)
+    band = 0.0 if explanation.null is None else float(explanation.null.limits()["strongest"][0])
+    full = max(scale([explanation]), band) if limit is None else float(limit)
+    drawing = _drawn(explanation, image, width)
     picture = Image.fromarray(blend(drawing, full, opacity))
     largest = float(np.nanmax(np.abs(_numbers(explanation.map)), initial=0.0))
-    if full <= 0 or largest == 0:
-        _stamp(picture, "no evidence: the map is zero")
+    if largest == 0:
+        _stamp(picture, explanation.remark())
     lines = _titles(explanation, title, drawing.note)
-    return _framed(
-        picture,
-        lines,
-        _Bar(full, unit(explanation) if explanation.complete else "own unit", largest > full * (1 + 1e-6))
-        if bar and full > 0
-        else None,
-    )
+    scaled = (full, unit(explanation) if explanation.complete else "own unit", largest > full * (1 + 1e-6))
+    if drawing.axes is not None and bar:
+        return signal.framed(picture, lines, drawing.axes, signal.Strip(*scaled, band))
+    return _framed(picture, lines, _Bar(*scaled, band) if bar and full > 0 else None)
 
 
-def plain(explanation: Explanation, image: Any = None, *, width: int = 360) -> Image.Image:
+def plain(explanation: Explanation, image: Any = None, *, width: int | None = None) -> Image.Image:
     """The input alone, cut and sized as `overlay` shows it, in colour where it is a colour picture."""
     size = explanation.geometry.input_size
-    if len(size) != 2:
-        return Image.fromarray(blend(_DRAWINGS[len(size)](explanation, image, width), 0.0, 0.0))
-    shown = _picture(explanation, image).convert("RGB")
-    return shown.resize((width, max(round(width * size[0] / size[1]), 1)), Image.Resampling.BICUBIC)
+    if len(size) == 2:
+        width = width or usual_width(explanation)
+        shown = _picture(explanation, image).convert("RGB")
+        return shown.resize((width, max(round(width * size[0] / size[1]), 1)), Image.Resampling.BICUBIC)
+    drawing = _drawn(explanation, image, width)
+    picture = Image.fromarray(blend(drawing, 0.0, 0.0))
+    return picture if drawing.axes is None else signal.framed(picture, (), drawing.axes, None)
+
+
+def usual_width(explanation: Explanation, share: float = 1.0) -> int:
+    """How wide an input is drawn, in pixels, unless told otherwise: signals are wider than pictures."""
+    return round(share * (640 if len(explanation.geometry.input_size) == 1 else 360))
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One input at the size it is shown: grey picture, map, and lines to draw on top (0 none to 255)."""
+    """One input at the size it is shown: grey picture, map, lines to draw on top (0 none to 255), and a signal's axes."""
 
     ground: UInt8[np.ndarray, "height width"]
     values: Float[np.ndarray, "height width"]
     lines: UInt8[np.ndarray, "height width"] | None = None
     note: str = ""
+    axes: signal.Axes | None = None
 
 
 def blend(drawing: Drawing, limit: float, opacity: float) -> UInt8[np.ndarray, "height width 3"]:
@@ -128,10 +145,13 @@ def _titles(explanation: Explanation, title: str | None, note: str) -> list[str]
     if title is not None:
         return [line for line in (*title.split("\n"), note) if line]
     name = explanation.target.describe(explanation.classes, 0)
-    return [
+    lines = [
         f"{name}: {float(explanation.score[0]):+.2f}",
         f"{explanation.method} · {note}" if note else explanation.method,
+        explanation.remark(),
+        "" if explanation.null is None else explanation.null.caption(),
     ]
+    return [line for line in lines if line]
 
 
 def _numbers(tensor: Any) -> NDArray[Any]:
@@ -150,6 +170,11 @@ def _limit(magnitudes: NDArray[Any]) -> float:
 # --- what lies under the map, by the input's number of axes -----------------------------------------------------------
 
 
+def _drawn(explanation: Explanation, image: Any, width: int | None) -> Drawing:
+    drawing = _DRAWINGS[len(explanation.geometry.input_size)]
+    return drawing(explanation, image, width or usual_width(explanation))
+
+
 def _of_signal(explanation: Explanation, image: Any, width: int) -> Drawing:
     """Curves, one lane per channel, over the map as a coloured background."""
     size = explanation.geometry.input_size
@@ -157,9 +182,23 @@ def _of_signal(explanation: Explanation, image: Any, width: int) -> Drawing:
     shown = curves[:LANES]
     lane = max(width * 2 // 5, 1) if len(shown) < 2 else max(width // 7, 24)
     height = lane * max(len(shown), 1)
-    values = _resized(_numbers(explanation.at_input_size())[0][None], width, 1).repeat(height, 0)
+    # Every column shows the value of its cell, here as below the lanes: nothing is interpolated.
+    owner = explanation.geometry.nearest_cell()[0][np.arange(width) * size[0] // width]
+    cells = _numbers(explanation.map)[0][owner.numpy()]
     note = f"{LANES} of {len(curves)} channels" if len(curves) > LANES else ""
-    return Drawing(np.full((height, width), 255, np.uint8), values, _curves(shown, width, lane), note)
+    rate, unit_of_time = _clock(explanation)
+    return Drawing(
+        np.full((height, width), 255, np.uint8), cells[None].repeat(height, 0), signal.curves(shown, width, lane), note,
+        signal.Axes(signal.ranges(shown), size[0], rate, unit_of_time, cells),
+    )  # fmt: skip
+
+
+def _clock(explanation: Explanation) -> tuple[float | None, str]:
+    """Samples per unit of time, where the provenance tells, and the unit."""
+    known = explanation.provenance.get("preprocessing")
+    if not isinstance(known, Mapping) or known.get("rate") is None:
+        return None, ""
+    return float(known["rate"]), str(known.get("unit", "s"))
 
 
 def _of_picture(explanation: Explanation, image: Any, width: int) -> Drawing:
@@ -274,19 +313,6 @@ def _grey(explanation: Explanation) -> UInt8[np.ndarray, "*size"]:
     return np.asarray(np.rint(shown @ np.array([0.299, 0.587, 0.114])), dtype=np.uint8) if coloured else shown
 
 
-def _curves(channels: NDArray[Any], width: int, lane: int) -> UInt8[np.ndarray, "height width"]:
-    fine = 3  # drawn large and reduced, for smooth lines
-    sheet = Image.new("L", (width * fine, lane * max(len(channels), 1) * fine))
-    pen = ImageDraw.Draw(sheet)
-    for k, curve in enumerate(np.nan_to_num(channels)):
-        low, high = curve.min(), curve.max()
-        share = (curve - low) / (high - low) if high > low else np.full(len(curve), 0.5)
-        x = (np.arange(len(curve)) + 0.5) * width * fine / len(curve)
-        y = (k + 0.92 - 0.84 * share) * lane * fine
-        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=255, width=4, joint="curve")
-    return np.asarray(sheet.resize((width, lane * max(len(channels), 1)), Image.Resampling.BOX))
-
-
 # --- frame ------------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +321,7 @@ class _Bar:
     limit: float
     unit: str
     exceeded: bool  # some values lie beyond the limit and are drawn as if on it
+    band: float = 0.0  # what chance stays within; 0 for no band
 
     def labels(self) -> list[str]:
         values = (self.limit, self.limit / 2, 0.0, -self.limit / 2, -self.limit)
@@ -306,7 +333,7 @@ class _Bar:
     def room(self, size: int) -> int:
         """Width of bar and words, the same whether or not the limit is exceeded, so that pictures line up."""
         words = [*replace(self, exceeded=True).labels(), self.unit]
-        return size + 10 + max(lettering.width(t, size) for t in words)
+        return size + 10 + _BAND * bool(self.band) + max(lettering.width(t, size) for t in words)
 
 
 def _framed(picture: Image.Image, lines: list[str], bar: _Bar | None) -> Image.Image:
@@ -352,6 +379,10 @@ def _draw_bar(paper: Image.Image, pen: ImageDraw.ImageDraw, bar: _Bar, place: tu
     paper.paste(Image.fromarray(shades[:, None].repeat(wide, 1)), (left, first))
     pen.rectangle((left, first, left + wide, last), outline=(150, 156, 162))
     pen.text((left, top), lettering.drawable(bar.unit), fill=lettering.FAINT, font=lettering.font(size))
+    if bar.band:
+        middle, half = (first + last) / 2, (last - first) / 2 * min(bar.band / bar.limit, 1)
+        pen.rectangle((left + wide + 2, middle - half, left + wide + _BAND, middle + half), fill=_CHANCE)
+        wide += _BAND
     for k, label in enumerate(bar.labels()):
         y = first + (last - first) * k / 4
         pen.line((left + wide, y, left + wide + 3, y), fill=(150, 156, 162))

@@ -12,11 +12,22 @@ from pathlib import Path
 import torch
 
 from benchmarks import protocol, results
-from benchmarks.study import Setting
+from benchmarks.study import Setting, Study
 from pellucid import files
 
-STUDIES = ("softcam_forward", "softcam_sizes", "grad_cam", "onnx")
-QUICK = Setting("resnet18", side=64, pairs=3, batches=(1,))
+STUDIES = (
+    "softcam_forward",
+    "softcam_sizes",
+    "fast_softcam",
+    "cams",
+    "several_classes",
+    "ablation_cam",
+    "eigen_cam",
+    "masked",
+    "explanation_metrics",
+    "removal",
+)
+QUICK = Setting("resnet18", side=64, pairs=3, batches=(1,), others=())
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -40,10 +51,12 @@ def main(given: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     setting = QUICK if asked.quick else Setting()
     setting = replace(setting, pairs=asked.pairs or setting.pairs, batches=() if asked.no_memory else setting.batches)
-    studies = []
+    studies: list[Study] = []
     for name in (asked.only,) if asked.only else STUDIES:
-        studies.append(import_module(f"benchmarks.{name}").run(setting))
-        print(results.as_text(studies[-1], judged=not asked.quick), end="\n\n", flush=True)
+        found = import_module(f"benchmarks.{name}").run(setting)
+        for study in found if isinstance(found, list) else [found]:
+            print(results.as_text(study, judged=not asked.quick), end="\n\n", flush=True)
+            studies.append(study)
     if asked.json:
         files.write_json(asked.json, results.as_json(studies, setting, asked.quick))
     if asked.write:

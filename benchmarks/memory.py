@@ -1,7 +1,7 @@
 """How memory is measured: the high-water mark of a fresh process, over what it held before the call.
 
-Each subject gets a child process of its own, which imports only what it needs, calls the subject once to load code and
-fill caches, hands free memory back to the system, resets the kernel's high-water mark of resident memory (a 5 written
+Each subject gets a child process of its own, which imports only what it needs, calls the subject once for each batch size
+to load code and fill caches, hands free memory back to the system, resets the kernel's high-water mark of resident memory (a 5 written
 to /proc/self/clear_refs) and calls again. The mark minus the resident memory just before is what the call needed at
 its worst moment: tensors, scratch space of the kernels and NumPy copies alike, whoever allocated them.
 
@@ -18,23 +18,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any
 
-_REPEATS = 3
+_REPEATS = 2
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 
-def peak(study: str, subject: str, setting: dict[str, Any], batch: int) -> float | None:
-    """Extra memory of one call in MiB, measured in a child process; None where the system cannot tell.
+def peaks(study: str, subject: str, setting: dict[str, Any], batches: Sequence[int]) -> dict[int, float | None]:
+    """Extra memory of one call in MiB by batch size, measured in a child process; None where the system cannot tell.
 
     study: the module of this package whose SUBJECTS hold `subject`. setting: the network, as `Setting.as_dict` gives it.
     """
-    if not sys.platform.startswith("linux"):
-        return None
-    asked = json.dumps({"study": study, "subject": subject, "setting": setting, "batch": batch})
+    if not sys.platform.startswith("linux") or not batches:
+        return dict.fromkeys(batches)
+    asked = json.dumps({"study": study, "subject": subject, "setting": setting, "batches": batches})
     paths = [str(Path(__file__).resolve().parents[1]), *(p for p in sys.path if p)]
     env = {**os.environ, **_MALLOC, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
@@ -42,13 +43,13 @@ def peak(study: str, subject: str, setting: dict[str, Any], batch: int) -> float
     )
     if done.returncode:
         raise RuntimeError(f"The memory of '{subject}' could not be measured:\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return dict(zip(batches, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
 def extra(run: Any) -> float:
-    """What a call of `run` needs at most over what is held before it, in MiB; the median of several calls."""
+    """What a call of `run` needs at most over what is held before it, in MiB; the mean of two calls."""
     run()
-    return median(_once(run) for _ in range(_REPEATS)) / 1024
+    return mean(_once(run) for _ in range(_REPEATS)) / 1024
 
 
 def _once(run: Any) -> int:
@@ -76,7 +77,7 @@ def main(asked: str) -> None:
     subject = import_module(f"benchmarks.{wanted['study']}").SUBJECTS[wanted["subject"]]
     torch.set_num_threads(1)
     setting = Setting(**wanted["setting"])
-    print(json.dumps(extra(subject.prepare(setting.network(), setting.inputs(wanted["batch"])))))
+    print(json.dumps([extra(subject.prepare(setting.network(), setting.inputs(b))) for b in wanted["batches"]]))
 
 
 if __name__ == "__main__":

@@ -47,9 +47,10 @@ def alternate(
     subjects: Mapping[str, Callable[[], object]],
     pairs: int = PAIRS,
     clock: Callable[[], float] = time.process_time,
+    warm: int = 2,
 ) -> dict[str, list[float]]:
-    """The ratios of every subject, one per round, in the order of the rounds. Everything runs twice before it counts."""
-    for run in (plain, *subjects.values()) * 2:
+    """The ratios of every subject, one per round, in the order of the rounds. Everything runs `warm` times before it counts."""
+    for run in (plain, *subjects.values()) * warm:
         run()
     names = list(subjects)
     ratios: dict[str, list[float]] = {name: [] for name in names}

@@ -252,8 +252,9 @@ def tolerance(side: int) -> float:
 
 
 def _localisation(pixels: Tensor, masks: Tensor) -> Iterator[tuple[str, Tensor]]:
-    yield "pointing game", pointing_game(pixels, masks, tolerance=tolerance(masks.shape[-1]))
-    mass = relevance_mass(pixels, masks)
+    cells = pixels, Geometry.of_samples(pixels.shape[1:])
+    yield "pointing game", pointing_game(pixels, masks, *cells, tolerance=tolerance(masks.shape[-1]))[""]
+    mass = relevance_mass(pixels, masks, *cells)
     yield "relevance mass", mass[""]
     yield "mass over area", mass["over_area"]
 

@@ -46,16 +46,18 @@ def as_json(studies: Sequence[Study], setting: Setting, quick: bool) -> dict[str
 
 def _columns(study: Study) -> list[list[str]]:
     batches = sorted({batch for row in study.rows for batch in row.memory})
-    head = ["", "version", "x forward (95 %)", *(f"MiB, batch {b}" for b in batches)]
+    timed = sorted({batch for row in study.rows for batch in row.times})
+    head = ["", "version", *(f"x forward, batch {b}" for b in timed), *(f"MiB, batch {b}" for b in batches)]
     differs = any(row.difference is not None for row in study.rows)
-    return [head + ["difference"] * differs, *(_cells(row, batches, differs) for row in study.rows)]
+    return [head + ["difference"] * differs, *(_cells(row, timed, batches, differs) for row in study.rows)]
 
 
-def _cells(row: Row, batches: Sequence[int], differs: bool) -> list[str]:
+def _cells(row: Row, timed: Sequence[int], batches: Sequence[int], differs: bool) -> list[str]:
     if row.version is None:
-        return [row.subject, "absent", *["-"] * (1 + len(batches) + differs)]
+        return [row.subject, "absent", *["-"] * (len(timed) + len(batches) + differs)]
     amounts = [row.memory.get(b) for b in batches]
-    cells = [row.subject, row.version, str(row.time), *("-" if a is None else f"{a:.0f}" for a in amounts)]
+    cells = [row.subject, row.version, *(str(row.times.get(b, "-")) for b in timed)]
+    cells += ["-" if a is None else f"{a:.0f}" for a in amounts]
     return cells + ["-" if row.difference is None else f"{row.difference:.0e}" if row.difference else "0"] * differs
 
 
@@ -86,8 +88,8 @@ def as_markdown(studies: Sequence[Study], setting: Setting, command: str) -> str
 
 def _method(setting: Setting) -> str:
     return (
-        f"Time: CPU time of the process on one thread, batch 1, every call between two plain forward passes under inference mode; the median of "
-        f"{setting.pairs} such ratios with a 95 % bootstrap interval (`benchmarks/protocol.py`). Memory: the high-water mark of resident memory over what "
+        f"Time: CPU time of the process on one thread, every call between two plain forward passes under inference mode on the same batch; the median of "
+        f"{setting.pairs} such ratios (fewer for what takes long) with a 95 % bootstrap interval (`benchmarks/protocol.py`). Memory: the high-water mark of resident memory over what "
         "was held before the call, in a fresh process for each subject and batch size (`benchmarks/memory.py`). Weights are random."
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import pellucid
 from benchmarks.protocol import estimate
-from benchmarks.study import CLASS, PLAIN, Goal, Row, Run, Setting, Study, Subject, memories, plain_forward, times
+from benchmarks.study import CLASS, PLAIN, Goal, Run, Setting, Study, Subject, memories, plain_forward, rows, times
 
 LIMIT = 1.03
 MAPS = "SoftCAM, logits and all maps"
@@ -41,25 +41,17 @@ def run(setting: Setting) -> Study:
     ratios, runs = times(SUBJECTS, setting)
     needed = memories("softcam_forward", SUBJECTS, setting)
     logits, maps = runs[MAPS]()
-    found = {name: estimate(values) for name, values in ratios.items()}
+    found = estimate(ratios[MAPS])
     cells = tuple(maps.shape[2:])
     return Study(
         title=f"SoftCAM of {setting.network_name}, {setting.side} px",
         about=f"Maps of all {maps.shape[1]} classes on {' x '.join(map(str, cells))} cells, from the pass that gives the logits.",
-        rows=[
-            Row(
-                name,
-                SUBJECTS[name].version() if name != PLAIN else f"torch {torch.__version__}",
-                found[name],
-                needed[name],
-            )
-            for name in SUBJECTS
-        ],
+        rows=rows(SUBJECTS, {1: ratios}, needed),
         goals=[
             Goal(
                 f"Logits and all evidence maps take at most {LIMIT} x the plain forward pass of the original.",
-                str(found[MAPS]),
-                found[MAPS].median <= LIMIT,
+                str(found),
+                found.median <= LIMIT,
             ),
             Goal(
                 "The maps' means are the logits (largest difference over the largest logit at most 1e-5).",
@@ -67,7 +59,7 @@ def run(setting: Setting) -> Study:
                 _error(maps.flatten(2).mean(2), logits) <= 1e-5,
             ),
         ],
-        ratios=ratios,
+        ratios={1: ratios},
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import memory, protocol
-from benchmarks.protocol import Ratio
+from benchmarks.protocol import Ratio, estimate
+from pellucid.explanation import Explanation
 
 Run = Callable[[], Any]
 CLASS = 281  # of ImageNet's 1000; any would do
@@ -20,12 +22,29 @@ CLASS = 281  # of ImageNet's 1000; any would do
 
 @dataclass(frozen=True)
 class Setting:
-    """The network (of torchvision, random weights, evaluation mode), the input's side and the batches whose memory is measured."""
+    """The network (of torchvision, random weights, evaluation mode), the input's side and the batches whose memory is measured.
+
+    others: further networks, for the studies that compare several. pairs: for cheap subjects; `fewer` for others.
+    """
 
     network_name: str = "resnet50"
     side: int = 224
     pairs: int = protocol.PAIRS
     batches: tuple[int, ...] = (1, 8)
+    others: tuple[str, ...] = ("vgg16",)
+
+    @property
+    def full(self) -> bool:
+        """Whether the figures are meant to be read; else this is a smoke test."""
+        return self.side >= 224
+
+    def fewer(self, cost: int) -> int:
+        """Pairs for subjects that cost so many times more."""
+        return max(2, self.pairs // cost)
+
+    def each(self) -> list[Setting]:
+        """The same for each network."""
+        return [replace(self, network_name=name) for name in (self.network_name, *self.others)]
 
     def network(self) -> nn.Module:
         from torchvision import models
@@ -65,11 +84,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """One subject's figures; a subject that is not installed has none. memory: batch size -> MiB."""
+    """One subject's figures; a subject that is not installed has none. times, memory: batch size -> ratio, MiB."""
 
     subject: str
     version: str | None
-    time: Ratio | None = None
+    times: Mapping[int, Ratio] = field(default_factory=dict)
     memory: Mapping[int, float | None] = field(default_factory=dict)
     difference: float | None = None
 
@@ -85,13 +104,13 @@ class Goal:
 
 @dataclass(frozen=True)
 class Study:
-    """All that one benchmark found. ratios: the single ratios of every subject, in the order of the rounds."""
+    """All that one benchmark found. ratios: batch size -> the single ratios of every subject, in the order of the rounds."""
 
     title: str
     about: str
     rows: Sequence[Row]
     goals: Sequence[Goal]
-    ratios: Mapping[str, Sequence[float]]
+    ratios: Mapping[int, Mapping[str, Sequence[float]]]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,15 +133,60 @@ def installed(subjects: Mapping[str, Subject]) -> dict[str, Subject]:
     return {name: subject for name, subject in subjects.items() if subject.version() is not None}
 
 
-def times(subjects: Mapping[str, Subject], setting: Setting) -> tuple[dict[str, list[float]], dict[str, Run]]:
-    """The ratios of every subject at batch 1, and what was run. Each works on a copy of the network of its own."""
-    model, x = setting.network(), setting.inputs(1)
+def times(
+    subjects: Mapping[str, Subject], setting: Setting, batch: int = 1, pairs: int | None = None, warm: int = 2
+) -> tuple[dict[str, list[float]], dict[str, Run]]:
+    """The ratios of every subject, and what was run. Each works on a copy of the network of its own."""
+    model, x = setting.network(), setting.inputs(batch)
     runs = {name: subject.prepare(copy.deepcopy(model), x) for name, subject in subjects.items()}
-    return protocol.alternate(plain_forward(model, x), runs, setting.pairs), runs
+    return protocol.alternate(plain_forward(model, x), runs, pairs or setting.pairs, warm=warm), runs
 
 
 def memories(study: str, subjects: Mapping[str, Subject], setting: Setting) -> dict[str, dict[int, float | None]]:
-    return {
-        name: {batch: memory.peak(study, name, setting.as_dict(), batch) for batch in setting.batches}
-        for name in subjects
-    }
+    return {name: memory.peaks(study, name, setting.as_dict(), setting.batches) for name in subjects}
+
+
+def rows(
+    subjects: Mapping[str, Subject],
+    ratios: Mapping[int, Mapping[str, Sequence[float]]],
+    memory: Mapping[str, Mapping[int, float | None]] | None = None,
+    differences: Mapping[str, float] | None = None,
+) -> list[Row]:
+    """One row per subject, also for those that are not installed."""
+    return [
+        Row(
+            name,
+            f"torch {torch.__version__}" if subject.prepare is plain_forward else subject.version(),
+            {batch: estimate(found[name]) for batch, found in ratios.items() if name in found},
+            (memory or {}).get(name, {}),
+            (differences or {}).get(name),
+        )
+        for name, subject in subjects.items()
+    ]
+
+
+def fastest(ratios: Mapping[str, Sequence[float]], among: Iterable[str]) -> str | None:
+    """Which of the subjects that were measured takes the least time."""
+    return min((n for n in among if n in ratios), key=lambda n: estimate(ratios[n]).median, default=None)
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Each map moved and scaled to 0 to 1, as pytorch-grad-cam hands it out."""
+    flat = maps.detach().flatten(1)
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    return (flat - low) / (high - low)
+
+
+def rectified(explanation: Explanation) -> Tensor:
+    """What is positive of a map, at the input's size: what peers hand out before they scale it."""
+    return replace(explanation, map=explanation.map.relu()).at_input_size()
+
+
+def resized(cells: Tensor, x: Tensor) -> Tensor:
+    """A peer's map (batch, height, width) at the input's size."""
+    return F.interpolate(cells[:, None], size=x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def layer_of(model: nn.Module) -> str:
+    """The layer whose maps are compared: the one that `pellucid.explain` chooses."""
+    return "layer4" if hasattr(model, "layer4") else "features"

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pellucid import hooks
 from pellucid.call import Call
 from pellucid.errors import LayerError, PellucidError
 
@@ -31,7 +32,7 @@ class Tail:
     ) -> None:
         """call, x: bound to one input. score: what is explained of an output with the given number of rows."""
         self._call, self._x, self._layer, self._score = call, x, layer, score
-        with torch.no_grad(), _keeping(call.model, layer) as self._kept:
+        with torch.no_grad(), hooks.uncompiled(), _keeping(call.model, layer) as self._kept:
             true = score(call(x.clone()), 1)
         self.short = self._takes_many_rows(self._kept[layer], true)
 
@@ -40,7 +41,8 @@ class Tail:
 
     def _run(self, maps: Tensor, short: bool) -> Tensor:
         rows = torch.zeros(1 if short else len(maps), dtype=torch.long)
-        with torch.no_grad(), _replayed(self._kept if short else {}), _giving(self._layer, maps):
+        kept = self._kept if short else {}
+        with torch.no_grad(), hooks.uncompiled(), _replayed(kept), _giving(self._layer, maps):
             output = self._call.rows(rows)(self._x[rows.to(self._x.device)])
         return self._score(output, len(maps))
 

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from benchmarks.__main__ import main
-from benchmarks.study import PLAIN, Setting, Subject, plain_forward
+from benchmarks.study import CLASS, PLAIN, Setting, Subject, fastest, plain_forward, unit
 
-from benchmarks import grad_cam, memory, protocol
+import pellucid
+from benchmarks import cams, masked, memory, protocol, several_classes
 
 
 class FakeMachine:
@@ -82,29 +83,77 @@ def test_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(figures.read_text())
     study = found["studies"][0]
     assert found["quick"]
-    assert all(row["time"]["low"] <= row["time"]["median"] <= row["time"]["high"] for row in study["rows"])
-    assert {len(values) for values in study["ratios"].values()} == {3}
+    assert all(t["low"] <= t["median"] <= t["high"] for row in study["rows"] for t in row["times"].values())
+    assert {len(values) for values in study["ratios"]["1"].values()} == {3}
     assert study["goals"][1]["met"]  # the maps' means are the logits, on any network
     assert "SoftCAM of resnet18, 64 px" in capsys.readouterr().out
     assert f"| {PLAIN} | torch {torch.__version__} |" in page.read_text()
 
 
+def test_quick_run_of_studies_that_compare_maps(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ablation_cam", "eigen_cam"):
+        assert main(["--quick", "--no-memory", "--pairs", "2", "--only", name]) == 0
+    printed = capsys.readouterr().out
+    assert "Ablation-CAM of resnet18, 64 px" in printed
+    assert "Eigen-CAM of resnet18, 64 px" in printed
+
+
+@pytest.mark.slow
+def test_quick_run_of_all_studies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "--no-memory", "--pairs", "2"]) == 0
+    assert "occlusion of resnet18, 64 px" in capsys.readouterr().out
+
+
 def test_a_peer_that_is_not_installed_is_listed_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = {name: grad_cam.SUBJECTS[name] for name in (PLAIN, *grad_cam.OURS)}
-    monkeypatch.setattr(grad_cam, "SUBJECTS", {**ours, "stranger": Subject(plain_forward, "no-such-distribution")})
-    study = grad_cam.run(Setting("resnet18", side=64, pairs=2, batches=()))
+    ours = {name: s for name, s in cams.SUBJECTS.items() if name == PLAIN or name.endswith(f", {cams.OWN}")}
+    monkeypatch.setattr(cams, "SUBJECTS", {**ours, "stranger": Subject(plain_forward, "no-such-distribution")})
+    (study,) = cams.run(Setting("resnet18", side=64, pairs=2, batches=(), others=()))
     stranger = study.rows[-1]
-    assert (stranger.subject, stranger.version, stranger.time) == ("stranger", None, None)
-    assert set(study.ratios) == set(ours)
+    assert (stranger.subject, dict(stranger.times)) == ("stranger", {})
+    assert set(study.ratios[1]) == set(ours)
     assert not any("peer" in goal.what for goal in study.goals)
 
 
-def test_all_libraries_give_the_same_map() -> None:
+SETTING = Setting("resnet18", side=96)
+
+
+def made(subjects: Mapping[str, Subject], name: str, batch: int) -> torch.Tensor:
+    pytest.importorskip(
+        {"torchcam": "torchcam", "grad-cam": "pytorch_grad_cam"}.get(subjects[name].distribution, "torch")
+    )
+    found: torch.Tensor = subjects[name].prepare(SETTING.network(), SETTING.inputs(batch))()
+    return found
+
+
+@pytest.mark.parametrize("name", [n for n in cams.SUBJECTS if n.startswith(tuple(f"{kind}, " for kind in cams.SAME))])
+def test_all_libraries_give_the_same_map(name: str) -> None:
     """What is compared in speed is the same work, at batch sizes above 1 as well."""
-    setting = Setting("resnet18", side=96)
-    ours = grad_cam.SUBJECTS[grad_cam.METHOD].prepare(setting.network(), setting.inputs(2))()
-    for name, module in (("torch-cam", "torchcam"), ("Captum LayerGradCam", "captum.attr")):
-        pytest.importorskip(module)
-        theirs = grad_cam.SUBJECTS[name].prepare(setting.network(), setting.inputs(2))()
-        assert theirs.shape == ours.shape == (2, 96, 96)
-        assert float((grad_cam.unit(theirs) - grad_cam.unit(ours)).abs().max()) < 1e-4
+    ours = made(cams.SUBJECTS, f"{name.split(',')[0]}, {cams.OWN}", 2)
+    theirs = made(cams.SUBJECTS, name, 2)
+    assert theirs.shape == ours.shape == (2, 96, 96)
+    assert float((unit(theirs) - unit(ours)).abs().max()) < 1e-4
+
+
+def test_several_classes_are_those_of_a_loop() -> None:
+    ours = made(several_classes.SUBJECTS, several_classes.OURS, 1)
+    assert ours.shape == (14, 3, 3)
+    for name in ("torch-cam, one pass", "Captum LayerGradCam, loop"):
+        torch.testing.assert_close(made(several_classes.SUBJECTS, name, 1), ours, rtol=1e-4, atol=1e-6)
+    theirs = several_classes.SUBJECTS["pytorch-grad-cam, loop"].prepare(SETTING.network(), SETTING.inputs(1))()
+    assert len(theirs) == 14
+
+
+@pytest.mark.parametrize("method", ["score_cam", "rise", "occlusion"])
+def test_what_is_said_to_give_our_map_does(method: str) -> None:
+    (comparison,) = (c for c in masked._comparisons(Setting("resnet18", side=64, others=())) if c.method == method)
+    model, x = comparison.setting.network(), comparison.setting.inputs(1)
+    own = pellucid.explain(model, x, CLASS, method=method, **comparison.options).at_input_size()
+    assert comparison.same
+    for name in comparison.same:
+        theirs = comparison.others[name].prepare(model, x)()
+        assert float((unit(theirs) - unit(own)).abs().max()) < 1e-4
+
+
+def test_the_fastest_is_found_among_those_that_were_measured() -> None:
+    assert fastest({"a": [2.0, 2.0], "b": [1.0, 1.0]}, ["a", "b", "c"]) == "b"
+    assert fastest({"a": [2.0, 2.0]}, ["c"]) is None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil, prod
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pellucid import inputs
+from pellucid import backends, inputs
 from pellucid.call import Call
 from pellucid.errors import OptionError
 from pellucid.explanation import Attribution
@@ -24,7 +25,9 @@ def occlusion(
     window: int | Sequence[int] | None = None,
     stride: int | Sequence[int] | None = None,
     baseline: inputs.Baseline = "zero",
-    batch_size: int = 16,
+    batch_size: int | None = None,
+    backend: backends.Backend | None = None,
+    precision: backends.Precision | None = None,
 ) -> Attribution:
     """score(x) - score(x with a window covered), for each window; a sample gets the mean over the windows that cover it.
 
@@ -33,26 +36,31 @@ def occlusion(
     window, stride: in samples, for all axes or one per axis. By default windows are an eighth of each side and lie side
     by side, which takes 8 passes per axis. The last window of an axis may reach over the edge and is then smaller.
     baseline: what covers: "zero", "mean", "blur", a number or a tensor (see `inputs.baseline`).
-    batch_size: how many covered inputs go through the network at a time.
+    batch_size: how many covered inputs go through the network at a time; by default a few megabytes of them. backend,
+    precision: a fast way to run them ("compile", "onnxruntime"; "bf16"; see `backends.fast`).
 
-    Raises `OptionError` for windows that do not fit or would leave gaps.
+    Raises `OptionError` for windows that do not fit or would leave gaps, and for a backend or precision that cannot be
+    had or gives something else.
     """
     size = x.shape[2:]
     sides = _per_axis(window, size, [ceil(n / 8) for n in size], "window")
     steps = _per_axis(stride, sides, sides, "stride")
     covers = [_covers(n, w, s).to(x.device) for n, w, s in zip(size, sides, steps, strict=True)]
     counts = [len(c) for c in covers]
+    batch_size = inputs.pass_size(x, batch_size)
     seen = inputs.observe(call, x, target)
+    fast = backends.fast(call, x, seen.output, min(batch_size, prod(counts) * len(x)), backend, precision)
     filled = inputs.baseline(x, baseline)
     after = torch.zeros(len(x), prod(counts), dtype=torch.float64, device=x.device)
     for rows, parts in inputs.passes(prod(counts), len(x), batch_size):
         for part in parts:
             covered = _windows(covers, torch.unravel_index(part, counts))[:, None, None]
             changed = torch.where(covered, filled[rows], x[rows])
-            after[rows[:, None], part] = inputs.scores(call, changed, seen.target, rows).double().T
+            after[rows[:, None], part] = inputs.scores(fast.call, changed, seen.target, rows).double().T
     before = seen.target(seen.output).double()
     drop = _mean_over_windows((before[:, None] - after).view(-1, *counts), covers)
-    return seen.attribution(drop.to(torch.promote_types(x.dtype, torch.float32))[:, None], "sum")
+    made = seen.attribution(drop.to(torch.promote_types(x.dtype, torch.float32))[:, None], "sum")
+    return replace(made, notes=fast.notes)
 
 
 def _per_axis(

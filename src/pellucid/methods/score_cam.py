@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pellucid import inputs, spatial
+from pellucid import backends, inputs, spatial
 from pellucid.call import Call
 from pellucid.explanation import Attribution
 from pellucid.feature_map import FeatureMap, observe
@@ -21,7 +23,9 @@ def score_cam(
     *,
     layer: str | nn.Module | None = None,
     rectify: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    backend: backends.Backend | None = None,
+    precision: backends.Precision | None = None,
 ) -> Attribution:
     """Channels weighted by the score of the input seen through them: sum_k a_k A_k, a = softmax over k of score(x * M_k).
 
@@ -32,15 +36,18 @@ def score_cam(
     cells and cannot speak against the class; elsewhere `rectify` gives the paper's final ReLU.
 
     A channel with one value everywhere has no scale and masks everything (M_k = 0). Masks that are equal run once.
-    batch_size: how many masked inputs run at a time, which bounds the memory. Under `torch.autocast` the network runs
-    in low precision and the map is still added up in float32. layer: by default the last spatial layer.
+    batch_size: how many masked inputs run at a time, which bounds the memory; by default a few megabytes of them.
+    backend, precision: a fast way to run the masked inputs ("compile", "onnxruntime"; "bf16"; see `backends.fast`). The
+    map is added up in float32 all the same. layer: by default the last spatial layer.
 
-    Raises `LayerError` for a layer that runs more than once or has no positions, `OptionError` for an impossible size.
+    Raises `LayerError` for a layer that runs more than once or has no positions, `OptionError` for an impossible size,
+    and for a backend or precision that cannot be had or gives something else.
     """
-    inputs.check_counts(batch_size=batch_size)
+    batch_size = inputs.pass_size(x, batch_size)
     seen = observe(call, x, target, layer)
-    weights = torch.stack([_masked_scores(call, x, seen, i, batch_size).softmax(0) for i in range(len(x))])
-    return seen.attribution(spatial.combine(seen.activation, weights), rectify)
+    fast = backends.fast(call, x, seen.output, min(batch_size, seen.activation.shape[1]), backend, precision)
+    weights = torch.stack([_masked_scores(fast.call, x, seen, i, batch_size).softmax(0) for i in range(len(x))])
+    return replace(seen.attribution(spatial.combine(seen.activation, weights), rectify), notes=fast.notes)
 
 
 def _masked_scores(call: Call, x: Tensor, seen: FeatureMap, i: int, batch_size: int) -> Float[Tensor, "channels"]:

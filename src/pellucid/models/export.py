@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import util
 from math import ceil
 from pathlib import Path
 from time import thread_time
@@ -25,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pellucid import __version__, files, hooks
+from pellucid import __version__, backends, files, hooks
+from pellucid.backends import first_line, quiet
 from pellucid.call import has_evidence, weights_device
 from pellucid.errors import BadInput, ConversionError, OptionError, PellucidError
 from pellucid.models.certificate import Certificate
@@ -42,7 +41,6 @@ PATIENCE = 60.0  # seconds of computing for the trace with a free size
 _TRY_OTHER = "Nothing was written. Try the other format (.onnx, .pt2)."
 _ADDS_UP = 1e-3  # as far as the mean of the evidence may be from the logit, over its scale
 _LARGEST = 2**31 - 2**20  # bytes: one ONNX file holds no more
-_LOUD = ("torch.fx.experimental.symbolic_shapes", "torch.onnx", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def export(
     kind = _format(path, check)
     _check_network(softcam, kind)
     example = drawn_example(softcam) if example is None else example
-    with torch.inference_mode(False), torch.no_grad(), hooks.untouched(softcam), _quiet():
+    with torch.inference_mode(False), torch.no_grad(), hooks.untouched(softcam), quiet():
         example = example.detach().to(weights_device(softcam)).clone()
         outputs = _Outputs(softcam)
         grid = _check_example(outputs, example)
@@ -205,14 +203,9 @@ class _Maker:
         x = self.example[:1].expand(2, *self.example.shape[1:]).clone()
         free = (0, *range(2, x.ndim)) if any_size else (0,)
         try:
-            # What fails prints half a graph on the way out.
-            with redirect_stderr(io.StringIO()), _Patience() if any_size else nullcontext():
-                made = torch.export.export(
-                    self.outputs,
-                    (x,),
-                    dynamic_shapes={"input": dict.fromkeys(free, torch.export.Dim.DYNAMIC)},
-                    strict=False,
-                )
+            with _Patience() if any_size else nullcontext():
+                shapes = {"input": dict.fromkeys(free, torch.export.Dim.DYNAMIC)}
+                made = backends.traced(self.outputs, (x,), dynamic_shapes=shapes)
         except PellucidError:
             raise
         except Exception as error:
@@ -260,7 +253,7 @@ class _Maker:
             found = run(x)
         except Exception as error:
             raise ConversionError(
-                f"The exported file does not run on inputs {tuple(x.shape)}.", why=_first_line(error), hint=_TRY_OTHER
+                f"The exported file does not run on inputs {tuple(x.shape)}.", why=first_line(error), hint=_TRY_OTHER
             ) from error
         scale, worst = _scale(*expected), 0.0
         for name, mine, theirs in zip(OUTPUTS, expected, found, strict=True):
@@ -295,15 +288,12 @@ def _format(path: Path, check: bool) -> Format:
             why="It tells what is written.",
             hint="Use .onnx (ONNX Runtime) or .pt2 (torch.export).",
         )
-    needed = {"onnx": "write", "onnxscript": "write", **({"onnxruntime": "check"} if check else {})}
-    for module, purpose in needed.items():
-        if path.suffix == ".onnx" and util.find_spec(module) is None:
-            hint = ", or leave the check out: check=False (--no-check)." if purpose == "check" else ""
-            raise OptionError(
-                f"{module} is needed to {purpose} ONNX files.",
-                why="It is not installed.",
-                hint="Install it: pip install 'pellucid[export]'" + (hint or "."),
-            )
+    if path.suffix == ".onnx":
+        for package in ("onnx", "onnxscript"):
+            backends.require(package, "to write ONNX files")
+        if check:
+            without = ", or leave the check out: check=False (--no-check)."
+            backends.require("onnxruntime", "to check ONNX files", without)
     return kinds[path.suffix]
 
 
@@ -370,13 +360,13 @@ def _check_example(outputs: _Outputs, example: Tensor) -> tuple[int, ...]:
             raise
         raise ConversionError(
             "A network with several inputs cannot be exported.",
-            why=f"The file has one input, and {_first_line(error)}",
+            why=f"The file has one input, and {first_line(error)}",
             hint="Put it into a module that takes one tensor and holds the others, and convert that.",
         ) from error
     except Exception as error:
         raise BadInput(
             f"The network fails on the example {tuple(example.shape)}.",
-            why=_first_line(error),
+            why=first_line(error),
             hint="Give an input as at conversion.",
         ) from error
     away = float((maps.flatten(2).mean(2) - logits).abs().max())
@@ -399,7 +389,7 @@ def _untraceable(kind: str, error: Exception) -> ConversionError:
         )
     return ConversionError(
         f"This network of kind '{kind}' cannot be exported.",
-        why=f"torch.export says: {_first_line(error)}",
+        why=f"torch.export says: {first_line(error)}",
         hint="Its code depends on values in a way that no graph can hold. Keep it in torch: softcam.save(folder).",
     )
 
@@ -414,15 +404,13 @@ def _attends(program: Any) -> bool:
 def _as_onnx(program: Any, told: Mapping[str, Any]) -> bytes:
     """The graph in ONNX, its free axes named `batch`, `size_0`, ..., its description under the key "pellucid"."""
     try:
-        made = torch.onnx.export(program, dynamo=True, input_names=["input"], output_names=list(OUTPUTS), verbose=False)
+        proto = backends.onnx_proto(program, ["input"], OUTPUTS)
     except Exception as error:
         raise ConversionError(
             "The network cannot be written as ONNX.",
-            why=_first_line(error.__cause__ or error),
+            why=first_line(error.__cause__ or error),
             hint="Write a .pt2 file (torch.export) instead.",
         ) from error
-    assert made is not None
-    proto = made.model_proto
     given = next(n for n in program.graph.nodes if n.name == program.graph_signature.user_inputs[0])
     names = ["batch", "channels", *(f"size_{i}" for i in range(len(given.meta["val"].shape) - 2))]
     free = {str(n): name for n, name in zip(given.meta["val"].shape, names, strict=True) if not isinstance(n, int)}
@@ -446,12 +434,7 @@ def _as_pt2(program: Any, told: Mapping[str, Any]) -> bytes:
 
 
 def _onnx_run(data: bytes) -> Run:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4  # what fails is raised
-    settings.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
+    session = backends.session(data)
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
         logits, maps = session.run(list(OUTPUTS), {"input": x.cpu().numpy()})
@@ -466,23 +449,5 @@ def _pt2_run(data: bytes) -> Run:
     return run
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters log what they try on the way; what matters is raised."""
-    loggers = [logging.getLogger(name) for name in _LOUD]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _reason(error: Exception) -> str:
-    return f"{error.message} {error.why}".strip() if isinstance(error, PellucidError) else _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{error.message} {error.why}".strip() if isinstance(error, PellucidError) else first_line(error)

@@ -15,6 +15,13 @@ def test_equals_quantus() -> None:
     assert sparseness(SCENE[0][:, 0] + 1e-7).tolist() == pytest.approx(quantus_score("Sparseness"), abs=1e-12)
 
 
+def test_small_maps_are_not_flattened_as_in_quantus() -> None:
+    """1e-7 on top of every value hides a map of 1e-9, such as a random deep network's."""
+    tiny = SCENE[0] * 1e-10
+    assert quantus_score("Sparseness", (tiny, SCENE[1]))[0] < 0.01
+    assert sparseness(tiny[:, 0]).tolist() == pytest.approx([0.3125])
+
+
 def test_equals_the_mean_difference_of_all_pairs(rank: int) -> None:
     """Gini's own definition: half the relative mean absolute difference."""
     maps = torch.randn(3, *(3,) * rank, generator=torch.Generator().manual_seed(0))

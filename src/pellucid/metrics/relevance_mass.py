@@ -6,21 +6,28 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pellucid import spatial
+from pellucid.metrics.grids import on_both, over_area
+from pellucid.spatial import Geometry
 
 
 def relevance_mass(
-    pixels: Float[Tensor, "batch *size"], mask: Bool[Tensor, "batch *size"]
+    pixels: Float[Tensor, "batch *size"],
+    mask: Bool[Tensor, "batch *size"],
+    map: Float[Tensor, "batch *grid"],
+    geometry: Geometry,
 ) -> dict[str, Float[Tensor, "batch"]]:
-    """The share of the positive part of the map that lies in the mask, 0 to 1.
+    """The share of the positive part of the map that lies in the mask, 0 to 1, higher is better.
 
     The value of a map that knows nothing is the mask's share of the area; "over_area" divides by it, so 1 is chance.
-    A map without a positive value has no mass in the mask and scores 0. An empty mask gives nan.
+    "cells": a cell's value is shared evenly among its own samples, as contributions are. A map without a positive value
+    has no mass in the mask and scores 0. An empty mask gives nan.
+
+    Interpolation smears a cell over its neighbours, which costs small masks; large masks score high by chance.
     """
-    spatial.check_same_size(pixels, mask, "mask")
-    positive, inside = pixels.double().clamp_min(0).flatten(1), mask.flatten(1)
+    return on_both(_mass, pixels, mask, map, geometry)
+
+
+def _mass(values: Float[Tensor, "batch places"], inside: Float[Tensor, "batch places"]) -> dict[str, Tensor]:
+    positive = values.clamp_min(0)
     total = positive.sum(1)
-    mass = torch.where(total > 0, (positive * inside).sum(1) / total, total)
-    area = inside.double().mean(1)
-    empty = ~inside.any(1)
-    return {"": mass.masked_fill(empty, torch.nan), "over_area": (mass / area).masked_fill(empty, torch.nan)}
+    return over_area(torch.where(total > 0, (positive * inside).sum(1) / total, total), inside)

@@ -1,0 +1,42 @@
+"""Comprehensiveness (DeYoung et al. 2020, ERASER, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pellucid.call import Call
+from pellucid.metrics.removal import Baseline, fall
+from pellucid.targets import Target
+
+
+def comprehensiveness(
+    call: Call,
+    x: Float[Tensor, "batch channels *size"],
+    target: Target,
+    pixels: Float[Tensor, "batch *size"],
+    task: str = "multiclass",
+    *,
+    shares: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5),
+    baseline: Baseline = 0.0,
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+) -> dict[str, Float[Tensor, "batch"]]:
+    """Mean over shares k of f(x) - f(x without the k highest samples): how much the answer falls when these are gone.
+
+    0 where nothing was lost, negative where the answer grows. Higher is better.
+    "probability" is ERASER's, from -1 to 1; "log_odds" does not saturate (nan where the target has no probability).
+    shares: of the samples, as in the paper (which divides by one more than their number, for k = 0; this is the mean).
+    baseline: what stands where samples are removed (see `inputs.baseline`).
+    batch_size: changed inputs per pass. generator: draws the order of equal samples; without it that of the array.
+
+    Scattered samples break the input's texture and may fall for that alone: compare with the random control. nan where
+    the map is not finite.
+    """
+    return fall(
+        call, x, target, pixels, task,
+        reveal=False, shares=shares, baseline=baseline, batch_size=batch_size, generator=generator,
+    )  # fmt: skip

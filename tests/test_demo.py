@@ -20,7 +20,7 @@ def test_tiny_demo_repeats_to_the_byte(tmp_path: Path) -> None:
     scores = tmp_path / "demo" / "evaluate" / "scores.json"
     before = scores.read_bytes()
     assert Table.from_json(scores) == first.table
-    assert {r.method for r in first.table.records} == set(demo.METHODS)
+    assert {r.method for r in first.table.records} == {*demo.METHODS, *demo.CONTROLS}
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert str(first.table.performance()[0].interval.n) in page

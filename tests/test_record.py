@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from pellucid.errors import OptionError
-from pellucid.performance import SCORES
+from pellucid.performance import SCORES, auc
 from pellucid.record import Prediction, Record, Table, bootstrap, mean_interval, sign_flip_p, t_interval
 
 
@@ -120,3 +120,51 @@ def test_t_interval_equals_scipy() -> None:
     low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
     assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
     assert np.isnan(t_interval([1.0]).low)
+
+
+def test_comparisons_carry_ranks_and_corrected_p_values() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"s{i}" for i in range(30)]
+    records = [
+        Record(s, s, "net", method, metric, value=float(rng.normal() + (method == "a") * strength))
+        for metric, strength in (("large", 3), ("small", 0.4), ("none", 0))
+        for method in ("a", "b")
+        for s in names
+    ]
+    table = Table(tuple(records))
+    found = {c.metric: c for c in table.compare("a", "b")}
+    values = {m: [r.value for r in records if (r.metric, r.method) == ("small", m)] for m in "ab"}
+    differences = np.array(values["a"]) - np.array(values["b"])
+    assert found["small"].ranks.p_value == pytest.approx(stats.wilcoxon(differences).pvalue)
+    assert found["large"].ranks.effect > 0.95
+    raw = sorted(c.p_value for c in found.values())
+    assert found["large"].adjusted == pytest.approx(3 * raw[0])
+    assert all(c.adjusted >= c.p_value for c in found.values())
+    explored = {c.metric: c.adjusted for c in table.compare("a", "b", adjust="benjamini_hochberg")}
+    assert all(explored[m] <= found[m].adjusted + 1e-12 for m in found)
+
+
+def test_networks_are_compared_on_shared_patients_with_a_verdict() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 400)
+    good = labels + rng.normal(0, 0.5, 400)
+    bad = labels + rng.normal(0, 3, 400)
+
+    def predictions(model: str, scores: np.ndarray) -> list[Prediction]:
+        p = 1 / (1 + np.exp(-scores + 0.5))
+        return [
+            Prediction(f"s{i}", f"p{i // 2}", model, int(labels[i]), (1 - float(p[i]), float(p[i]))) for i in range(400)
+        ]
+
+    table = Table((), tuple(predictions("old", good) + predictions("same", good) + predictions("worse", bad)))
+    same = {c.metric: c for c in table.compare_performance("same", "old", margin=0.01, resamples=200)}
+    assert (same["auc"].difference.mean, same["auc"].difference.groups) == (0, 200)
+    assert same["auc"].verdict is not None
+    assert same["auc"].verdict.verdict == "non-inferior"
+    worse = {c.metric: c for c in table.compare_performance("worse", "old", margin=0.01, resamples=200)}
+    assert {c.verdict.verdict for m, c in worse.items() if c.verdict and m in ("auc", "accuracy", "brier")} == {
+        "inferior"
+    }
+    assert worse["auc"].difference.mean == pytest.approx(auc(bad, labels) - auc(good, labels))
+    with pytest.raises(OptionError, match="no predictions of 'odd'"):
+        table.compare_performance("odd", "old")

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from pellucid.call import Call
+from pellucid.errors import BadInput
 from pellucid.explanation import Attribution, Explanation
 from pellucid.sample import Dataset, Facts, Sample, Subset
 from pellucid.spatial import Geometry
@@ -50,6 +51,17 @@ class Evidence(Protocol):
     complete: bool
 
 
+class Again(Protocol):
+    """Explains other inputs, another network or another target in the way of the case: same method, options and seed.
+
+    What is left out is that of the case. x has as many inputs as the case, or goes through `rows` of a target of its own.
+    """
+
+    def __call__(
+        self, *, x: Tensor | None = None, model: nn.Module | None = None, target: Target | None = None
+    ) -> Explanation: ...
+
+
 # Per input one number, or named parts of one.
 Values = Float[Tensor, "batch"] | Mapping[str, Float[Tensor, "batch"]]
 
@@ -60,7 +72,8 @@ class Case:
 
     explanation: the explained batch. x: its inputs. call: the network that is scored. target: what is scored of it.
     mask (batch, *spatial): truth. generator: the only source of chance. `map`, `pixels` and `geometry` are the
-    explanation's. task: how logits become probabilities.
+    explanation's. task: how logits become probabilities. again: explains anew, for metrics that ask whether the
+    explanation stays or changes as it should.
     """
 
     explanation: Explanation
@@ -71,6 +84,7 @@ class Case:
     generator: torch.Generator
     task: str = "multiclass"
     options: Mapping[str, Any] = field(default_factory=dict)
+    again: Again | None = None
 
     @property
     def map(self) -> Tensor:
@@ -86,8 +100,18 @@ class Case:
 
     @cached_property
     def mask(self) -> Bool[Tensor, "batch *spatial"]:
-        """The truth of every input; empty where it is not known, which localisation metrics answer with "undefined"."""
+        """The truth of every input; empty where it is not known, which localisation metrics answer with "undefined".
+
+        Raises `BadInput` for one of another size than the input.
+        """
         size = self.x.shape[2:]
+        for s in self.samples:
+            if s.mask is not None and s.mask.shape != size:
+                raise BadInput(
+                    f"The mask of '{s.name}' has shape {tuple(s.mask.shape)}, its input {tuple(size)}.",
+                    why="A mask says of every sample of the input whether it is truth.",
+                    hint="Resize masks with their inputs (the readers do).",
+                )
         masks = [torch.zeros(size, dtype=torch.bool) if s.mask is None else s.mask for s in self.samples]
         return torch.stack(masks).to(self.x.device)
 
@@ -107,5 +131,5 @@ _FIELDS = frozenset({"generator", "task"})
 
 
 __all__ = [
-    "Attribution", "AttributionMethod", "Call", "Case", "Dataset", "Evidence", "Explanation", "Facts", "Geometry", "Sample", "Subset", "Target", "Values",
+    "Again", "Attribution", "AttributionMethod", "Call", "Case", "Dataset", "Evidence", "Explanation", "Facts", "Geometry", "Sample", "Subset", "Target", "Values",
 ]  # fmt: skip

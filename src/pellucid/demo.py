@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pellucid import api, files, reports
+from pellucid import evaluation, files, reports
 from pellucid.audit.effects import EffectSummary, effects, of_trainings
 from pellucid.data.lesionlab import LesionLab
 from pellucid.errors import OptionError
@@ -27,6 +27,7 @@ from pellucid.reporting.report import ShortcutRow
 Say = Callable[[str], None]
 
 METHODS = ("evidence", "cam", "grad_cam", "saliency", "random_map")
+CONTROLS = ("random_map", "another_map", "oracle_map")  # of all controls those that say most for their time
 METRICS = ("pointing_game", "relevance_mass", "deletion", "insertion", "sparseness", "completeness_residual")
 RHOS = (0.0, 0.9)
 RUNS = ("black-box", "softcam")
@@ -217,11 +218,11 @@ def _options(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def _evaluate(folder: Path, plan: Plan, networks: Mapping[str, Any]) -> Table:
     """Predictions on the whole test set, explanation scores on its first images."""
-    scored = api.evaluate(
-        networks, plan.data("test", plan.scored_images), methods=METHODS, metrics=METRICS, options=_options(plan), batch_size=20,
+    scored = evaluation.evaluate(
+        networks, plan.data("test", plan.scored_images), methods=METHODS, metrics=METRICS, controls=CONTROLS, options=_options(plan), batch_size=20,
         seed=plan.seed, folder=folder / "evaluate" / "parts",
     )  # fmt: skip
-    rest = api.evaluate(
+    rest = evaluation.evaluate(
         networks, plan.data("test", plan.test_images), methods=(), metrics=(), batch_size=50, seed=plan.seed
     )
     return Table(scored.records, rest.predictions)

@@ -56,14 +56,58 @@ def accuracy(predicted: Array, labels: Array) -> float:
     return float((predicted == labels).mean())
 
 
+def brier(probabilities: Array, labels: Array) -> float:
+    """Mean squared distance of the probabilities `(n, classes)` from the truth, summed over classes (Brier 1950); 0 to 2."""
+    return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
+
+
+def log_loss(probabilities: Array, labels: Array) -> float:
+    """Mean of -log of the probability of the true class, in nats."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(own, np.finfo(float).tiny)).mean())
+
+
+def calibration_error(probabilities: Array, labels: Array, *, bins: int = 15) -> float:
+    """How far confidence and accuracy of the decisions are apart, mean over bins of equal numbers (Nguyen and O'Connor 2015).
+
+    With few rows even perfect calibration does not give 0: compare with an interval.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
+    return float(sum(abs(confidence[i].mean() - right[i].mean()) * len(i) for i in parts) / len(labels))
+
+
+def temperature(logits: Array, labels: Array) -> float:
+    """The number by which to divide logits so that their probabilities fit best (Guo et al. 2017); fit it on validation data.
+
+    logits `(n, classes)`, or `(n, 1)` of a sigmoid head. Evidence that adds up to a logit adds up to the divided one when
+    it is divided too.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    columns = np.concatenate([np.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
+    rows = np.arange(len(labels))
+
+    def loss(log_t: float) -> float:
+        return float(-log_softmax(columns / np.exp(log_t), axis=1)[rows, labels].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
+
+
 def both_classes(probabilities: Array) -> Array:
     """One column per class; the single probability of a sigmoid head is that of its positive answer."""
     return np.concatenate([1 - probabilities, probabilities], 1) if probabilities.shape[1] == 1 else probabilities
 
+
+# Scores that measure a loss.
+LESS_IS_BETTER = frozenset({"brier", "calibration_error"})
 
 # name -> score of probabilities (n, classes) and labels (n,)
 SCORES: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": lambda probabilities, labels: accuracy(both_classes(probabilities).argmax(1), labels),
     "balanced_accuracy": lambda probabilities, labels: balanced_accuracy(both_classes(probabilities).argmax(1), labels),
     "auc": lambda probabilities, labels: auc(both_classes(probabilities), labels),
+    "brier": lambda probabilities, labels: brier(both_classes(probabilities), labels),
+    "calibration_error": lambda probabilities, labels: calibration_error(both_classes(probabilities), labels),
 }

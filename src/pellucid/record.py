@@ -9,16 +9,17 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pellucid import files
 from pellucid.errors import OptionError, nearest
+from pellucid.statistics import NonInferiority, Paired, benjamini_hochberg, holm, non_inferiority, wilcoxon
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -91,6 +92,27 @@ class SummaryRow:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One number about a whole table: what a summary gives.
+
+    model, method, metric, part: what it speaks of; empty where it speaks of all. value: None where there is none, and
+    `status` says why. low, high: its interval, where it has one. n: how many values it rests on; basis: in words.
+    """
+
+    summary: str
+    model: str = ""
+    method: str = ""
+    metric: str = ""
+    part: str = ""
+    value: float | None = None
+    status: str = "ok"
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    basis: str = ""
+
+
+@dataclass(frozen=True)
 class PerformanceRow:
     """How well a network predicts, by one score."""
 
@@ -104,7 +126,11 @@ class PerformanceRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The paired difference first minus second on the same samples, with its interval and a sign-flip p-value."""
+    """The paired difference first minus second on the same samples, with its interval and a sign-flip p-value.
+
+    ranks: the same by ranks over groups (Hodges-Lehmann shift, rank-biserial effect, Wilcoxon's test). adjusted: the
+    p-value corrected for the number of rows that `compare` gave.
+    """
 
     first: str
     second: str
@@ -113,6 +139,19 @@ class Comparison:
     part: str
     difference: Interval
     p_value: float
+    ranks: Paired
+    adjusted: float = float("nan")
+
+
+@dataclass(frozen=True)
+class PerformanceComparison:
+    """The paired difference of a score of two networks, new minus old; more is better. verdict: with a margin only."""
+
+    new: str
+    old: str
+    metric: str
+    difference: Interval
+    verdict: NonInferiority | None = None
 
 
 def bootstrap(
@@ -185,6 +224,17 @@ def _on_rows(
     return score(probabilities[rows], labels[rows])
 
 
+def _difference_on_rows(
+    score: Callable[..., float],
+    sign: int,
+    first: NDArray[Any],
+    second: NDArray[Any],
+    labels: NDArray[Any],
+    rows: NDArray[np.intp],
+) -> float:
+    return sign * (score(first[rows], labels[rows]) - score(second[rows], labels[rows]))
+
+
 @dataclass(frozen=True)
 class Table:
     """Records of explanations, predictions of the networks, and what follows from them."""
@@ -238,8 +288,14 @@ class Table:
             rows.append(SummaryRow(model, method, metric, part, interval, len(found) - len(good)))
         return rows
 
-    def compare(self, first: str, second: str, *, seed: int = 0) -> list[Comparison]:
-        """Method `first` against `second` on the samples that both have, per model, metric and part."""
+    def compare(
+        self, first: str, second: str, *, seed: int = 0, adjust: Literal["holm", "benjamini_hochberg"] = "holm"
+    ) -> list[Comparison]:
+        """Method `first` against `second` on the samples that both have, per model, metric and part.
+
+        adjust: how p-values are corrected for the number of rows: "holm" for what was declared beforehand,
+        "benjamini_hochberg" for what is explored.
+        """
         known = {r.method for r in self.records}
         for name in (first, second):
             if name not in known:
@@ -269,8 +325,42 @@ class Table:
                     part,
                     mean_interval(differences, groups, seed=seed),
                     sign_flip_p(differences, groups, seed=seed),
+                    wilcoxon(differences, groups),
                 )
             )
+        corrected = (holm if adjust == "holm" else benjamini_hochberg)([c.p_value for c in found])
+        return [replace(c, adjusted=p) for c, p in zip(found, corrected, strict=True)]
+
+    def compare_performance(
+        self, new: str, old: str, *, margin: float | None = None, seed: int = 0, resamples: int = RESAMPLES
+    ) -> list[PerformanceComparison]:
+        """How well network `new` predicts against `old` on the samples that both have, with patients resampled together.
+
+        margin: the loss of a score that would still be accepted, declared beforehand and in the score's unit; with it
+        each row has a verdict of non-inferiority. Scores where less is better are turned, so that more is better.
+        """
+        from pellucid.performance import LESS_IS_BETTER, SCORES
+
+        mine, theirs = ({(p.sample, p.seed, p.fold): p for p in self.predictions if p.model == m} for m in (new, old))
+        for name, known in ((new, mine), (old, theirs)):
+            if not known:
+                raise OptionError(
+                    f"The table has no predictions of '{name}'.",
+                    hint=nearest(name, sorted({p.model for p in self.predictions})),
+                )
+        shared = sorted(set(mine) & set(theirs), key=str)
+        labels = np.array([mine[k].label for k in shared])
+        first, second = (np.array([side[k].probabilities for k in shared]) for side in (mine, theirs))
+        groups = [mine[k].group or mine[k].sample for k in shared]
+        found = []
+        for metric, score in SCORES.items():
+            sign = -1 if metric in LESS_IS_BETTER else 1
+            statistic = partial(_difference_on_rows, score, sign, first, second, labels)
+            interval = bootstrap(statistic, groups, seed=seed, resamples=resamples)
+            verdict = None
+            if margin is not None:
+                verdict = non_inferiority(interval.mean, interval.low, interval.high, interval.n, margin=margin)
+            found.append(PerformanceComparison(new, old, metric, interval, verdict))
         return found
 
     def to_json(self, path: str | Path) -> Path:

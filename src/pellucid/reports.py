@@ -12,18 +12,24 @@ from typing import Any
 from torch import nn
 
 from pellucid import api, targets
+from pellucid.controls import CONTROLS
 from pellucid.errors import OptionError
 from pellucid.explanation import Explanation
 from pellucid.methods import METHODS
 from pellucid.metrics import METRICS
 from pellucid.record import Prediction, SummaryRow, Table
 from pellucid.render import picture
-from pellucid.render.overlay import overlay, plain, scales, unit
+from pellucid.render.overlay import overlay, plain, scales, unit, usual_width
 from pellucid.reporting.html import write_report
 from pellucid.reporting.report import Case, PerformanceRow, Picture, Report, Shortcut
 from pellucid.sample import Sample, collate
 
 LookUp = Callable[[str], tuple[nn.Module, Sample]]
+
+# What a page says of methods and metrics beside their numbers.
+CONTROL_NAMES = frozenset(CONTROLS)
+DIRECTIONS = {name: row.higher_is_better for name, row in METRICS.items()}
+ABOUT = {name: row.summary for name, row in (*METRICS.items(), *METHODS.items(), *CONTROLS.items())}
 
 
 def build(
@@ -64,15 +70,12 @@ def build(
             *_failure_words(table),
         ),
         data=dict(data or {}),
-        performance=tuple(
-            PerformanceRow(r.model, r.metric, r.interval, f"{r.interval.n} samples of {r.interval.groups} groups")
-            for r in performance
-        ),
+        performance=_performance_rows(performance),
         curves=dict(curves or {}),
         scores=tuple(summary),
-        controls=frozenset(name for name, row in METHODS.items() if row.control),
-        directions={name: row.higher_is_better for name, row in METRICS.items()},
-        about={name: row.summary for name, row in (*METRICS.items(), *METHODS.items())},
+        controls=CONTROL_NAMES,
+        directions=DIRECTIONS,
+        about=ABOUT,
         comparisons=tuple(_comparisons(table)),
         shortcut=shortcut,
         cases=tuple(shown),
@@ -82,18 +85,32 @@ def build(
     )
 
 
+def performance_rows(table: Table) -> tuple[PerformanceRow, ...]:
+    """How well each network of a table predicts, as the page shows it."""
+    return _performance_rows(table.performance())
+
+
+def _performance_rows(rows: Sequence[Any]) -> tuple[PerformanceRow, ...]:
+    return tuple(
+        PerformanceRow(r.model, r.metric, r.interval, f"{r.interval.n} samples of {r.interval.groups} groups")
+        for r in rows
+    )
+
+
 def write(report: Report, path: str | Path) -> Path:
     """One self-contained HTML file."""
     return write_report(report, path)
 
 
 def _comparisons(table: Table) -> list[Any]:
-    """Every method against the control, on the same samples."""
+    """Every method against noise, on the same samples (the other controls stand in the table of scores)."""
     methods = list(dict.fromkeys(r.method for r in table.records if r.method))
-    controls = [m for m in methods if METHODS[m].control]
-    return [
-        c for control in controls for method in methods if method != control for c in table.compare(method, control)
-    ]
+    if _NOISE not in methods:
+        return []
+    return [c for method in methods if method not in CONTROLS for c in table.compare(method, _NOISE)]
+
+
+_NOISE = "random_map"
 
 
 def chosen(table: Table, model: str, count: int) -> list[tuple[Prediction, str]]:
@@ -118,7 +135,8 @@ def _explained(
 ) -> tuple[Sample, list[Explanation]]:
     """One sample explained by every method that was scored, for the predicted class."""
     network, sample = look_up(prediction.sample)
-    methods = list(dict.fromkeys(r.method for r in table.records if r.model == model and r.method))
+    scored = dict.fromkeys(r.method for r in table.records if r.model == model and r.method)
+    methods = [m for m in scored if m not in CONTROLS or m == _NOISE]
     x = collate([sample])
     first = api.explain(network, x, classes=classes)
     target = targets.gauge_free(first.target, first.logits, getattr(network, "task", None))
@@ -128,13 +146,14 @@ def _explained(
 def _case(
     model: str, prediction: Prediction, why: str, sample: Sample, explained: Sequence[Explanation], limits: Mapping[str, float], classes: Sequence[str]
 ) -> Case:  # fmt: skip
+    width = usual_width(explained[0], 2 / 3) if explained else 0
     pictures = (
-        [Picture("input", picture.jpeg(plain(explained[0], sample.image, width=240)), f"the input {sample.name}")]
+        [Picture("input", picture.jpeg(plain(explained[0], sample.image, width=width)), f"the input {sample.name}")]
         if explained
         else []
     )
     pictures += [
-        Picture(e.method, picture.jpeg(overlay(e, sample.image, limit=limits[unit(e)], width=240, title="")), f"{e.method} of {sample.name}") for e in explained
+        Picture(e.method, picture.jpeg(overlay(e, sample.image, limit=limits[unit(e)], width=width, title="")), f"{e.method} of {sample.name}") for e in explained
     ]  # fmt: skip
     complete = next((e for e in explained if e.method == "evidence"), None)
     decided = max(range(len(prediction.probabilities)), key=prediction.probabilities.__getitem__)
@@ -143,6 +162,7 @@ def _case(
     return Case(
         name=sample.name, why=why, truth=classes[prediction.label], prediction=classes[decided], probability=_of(prediction, decided), model=model,
         pictures=tuple(pictures), ledger=complete.ledger().as_dict() if complete else None, text=(complete or explained[0]).text() if explained else "",
+        places="samples" if sample.image is None else "pixels",
     )  # fmt: skip
 
 
@@ -167,7 +187,7 @@ def _score_words(summary: Sequence[SummaryRow], main: str) -> list[str]:
     """Evidence beside the control, for the scores of localisation."""
     words = []
     found = {(r.method, r.metric, r.part): r.interval for r in summary if r.model == main}
-    control = next((name for name, row in METHODS.items() if row.control and any(k[0] == name for k in found)), None)
+    control = next((name for name in (_NOISE, *CONTROLS) if any(k[0] == name for k in found)), None)
     for metric, part in dict.fromkeys(
         (r.metric, METRICS[r.metric].parts[0]) for r in summary if METRICS[r.metric].property == "localisation"
     ):

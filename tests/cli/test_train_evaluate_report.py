@@ -13,6 +13,7 @@ import torch
 
 import pellucid as pl
 from cli.kit import Ended, Run, picture
+from pellucid.controls import CONTROLS
 from pellucid.methods import COMPARED
 from pellucid.models import storage
 
@@ -46,7 +47,7 @@ def test_folds_of_drawn_images_to_the_report(
     assert len(predicted) == len(set(predicted)) == 24  # out of fold: everyone once
     split = json.loads((out / "splits.json").read_text())["parts"]
     assert all(p["sample"] in split[str(p["fold"])] for p in scores["predictions"])
-    assert {r["method"] for r in scores["records"]} == set(COMPARED)
+    assert {r["method"] for r in scores["records"]} == {*COMPARED, *CONTROLS}
     table = list(csv.DictReader((out / "evaluate" / "scores.csv").read_text().splitlines()))
     assert len(table) == len(scores["records"])
 
@@ -182,6 +183,8 @@ def test_one_network_on_everything(go: Run, run: Run, labelled: Path, tmp_path: 
         "evidence",
         "--metrics",
         "completeness_residual",
+        "--controls",
+        "",
     )
     scores = json.loads((tmp_path / "e" / "evaluate" / "scores.json").read_text())
     assert len(scores["records"]) == 12
@@ -212,7 +215,7 @@ def test_a_black_box_with_bad_files(go: Run, run: Run, labelled: Path, tmp_path:
     ended = go(*words)
     assert "dark/0.png: failed:" in ended.err
     records = json.loads((tmp_path / "e" / "evaluate" / "scores.json").read_text())["records"]
-    assert {r["method"] for r in records} == {"", "saliency"}  # a black box has no evidence
+    assert {r["method"] for r in records} == {"", "saliency", *CONTROLS}  # a black box has no evidence
     assert run(*words, "--max-bad", 0.01).code == 3
 
 

@@ -13,6 +13,7 @@ from pellucid.render.overlay import overlay, scales, unit
 from pellucid.render.picture import jpeg
 from pellucid.reporting import Case, PerformanceRow, Picture, Report, Shortcut, ShortcutRow
 from pellucid.spatial import Geometry
+from pellucid.statistics import Paired
 from pellucid.targets import ClassTarget
 
 HOSTILE = "<script>alert('exudate')</script>"
@@ -119,8 +120,8 @@ def build() -> Report:
         directions={k: v[0] for k, v in METRICS.items()},
         about={k: v[1] for k, v in METRICS.items()},
         comparisons=(
-            Comparison("evidence", "random_map", "SoftCAM", "pointing_game", "", Interval(0.656, 0.55, 0.742, 61, 24), 0.0001),
-            Comparison("evidence", "grad_cam", "SoftCAM", "pointing_game", "", Interval(0.025, -0.012, 0.06, 61, 24), 0.213),
+            Comparison("evidence", "random_map", "SoftCAM", "pointing_game", "", Interval(0.656, 0.55, 0.742, 61, 24), 0.0001, Paired(0.64, 0.93, 0.0002, 24), 0.0003),
+            Comparison("evidence", "grad_cam", "SoftCAM", "pointing_game", "", Interval(0.025, -0.012, 0.06, 61, 24), 0.213, Paired(0.02, 0.21, 0.25, 24), 0.426),
         ),
         shortcut=Shortcut(
             "The SoftCAM trained with the marker uses it; the one trained without does not.",

@@ -109,7 +109,7 @@ def test_the_shortcut_block_is_the_one_in_the_report(report: Report, page: Page)
 
 def test_comparisons_print_difference_and_p(report: Report, page: Page) -> None:
     (table,) = page.named("first", "second")
-    assert [row[1][5] for row in table[1:]] == ["< 0.001", "0.213"]
+    assert [row[1][5:8] for row in table[1:]] == [["< 0.001", "< 0.001", "+0.93"], ["0.213", "0.426", "+0.21"]]
     assert [row[2] for row in table[1:]] == [
         [c.difference.mean, c.difference.low, c.difference.high] for c in report.comparisons
     ]

@@ -42,7 +42,13 @@ def run(
             "--methods", help="Names with commas; by default evidence, cam, grad_cam, saliency and random_map."
         ),
     ] = None,
-    metrics: Annotated[str | None, typer.Option("--metrics", help="Names with commas; by default all.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Names with commas, or 'all'; by default those that cost little.")
+    ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option("--controls", help="Maps that know nothing, and the mask; by default all. '' for none."),
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", help="Explain the true class (label) or the predicted one (predicted).")
     ] = "label",
@@ -76,7 +82,7 @@ def run(
     from pellucid.models import storage
 
     chosen = {
-        "methods": _names(methods), "metrics": _names(metrics), "target": target, "options": of_leaves,
+        "methods": _names(methods), "metrics": _metrics(metrics), "controls": _names(controls), "target": target, "options": of_leaves,
         "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
     where = options.device(device)
@@ -137,6 +143,12 @@ def _check_run(source: str, reading: Mapping[str, Any], model: list[str] | None)
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _metrics(text: str | None) -> list[str] | None:
+    from pellucid.metrics import METRICS
+
+    return list(METRICS) if text == "all" else _names(text)
 
 
 def _refuse_if_mostly_bad(table: Table, max_bad: float) -> None:

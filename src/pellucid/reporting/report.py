@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pellucid.record import Comparison, Interval, SummaryRow
+from pellucid.record import Comparison, Interval, PerformanceComparison, SummaryRow
 
 LIMITS: tuple[str, ...] = (
     "A map shows what this network used, right or wrong. It does not show what causes the condition.",
@@ -41,7 +41,8 @@ class Case:
     """One input to look at.
 
     why: what it was chosen for ("worst", "typical", ...). pictures: the input and one overlay per method, all made at
-    one colour scale per unit. ledger: `Ledger.as_dict()`. text: the decision in words.
+    one colour scale per unit. ledger: `Ledger.as_dict()`. text: the decision in words. places: what a ledger's places
+    count.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     pictures: tuple[Picture, ...] = ()
     ledger: Mapping[str, Any] | None = None
     text: str = ""
+    places: str = "pixels"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Report:
 
     controls: names of methods that know nothing of the decision. directions: metric -> True where higher is better,
     False where lower is, None where neither is. about: one line on a metric, method or model by its name.
-    curves: title -> series of one training run (name -> value per epoch). settings and hashes may be nested; what is
+    changes: paired differences of prediction performance between networks. curves: title -> series of one training run (name -> value per epoch). settings and hashes may be nested; what is
     blank prints as "not provided".
     """
 
@@ -97,6 +99,7 @@ class Report:
     summary: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     performance: tuple[PerformanceRow, ...] = ()
+    changes: tuple[PerformanceComparison, ...] = ()
     curves: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     scores: tuple[SummaryRow, ...] = ()
     controls: frozenset[str] = frozenset()

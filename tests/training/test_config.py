@@ -49,6 +49,23 @@ def test_paper_code_sums_over_all_classes() -> None:
         TrainingConfig(penalty="l1", compat="paper-code", penalty_classes="target")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"penalty": "hoyer", "compat": "paper-code"}, "no penalty 'hoyer'"),
+        ({"penalty": "l1", "compat": "paper-code", "accumulate": 2}, "in one piece"),
+        ({"focal_gamma": 2, "label_smoothing": 0.1}, "no smoothed labels"),
+        ({"sampling": "balanced", "class_weights": "balanced"}, "balanced twice"),
+        ({"crop_scale": (1.0, 0.5)}, "smaller one first"),
+        ({"jitter": (0.1, 0.1, 0.1, 0.9)}, "at most 0.5"),
+    ],
+)
+def test_settings_that_exclude_each_other(values: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError) as error:
+        TrainingConfig(**values)
+    assert message in f"{error.value.message} {error.value.why}"
+
+
 def test_warm_up_depends_on_the_schedule() -> None:
     assert TrainingConfig().warm_up == 0.3
     assert TrainingConfig(schedule="cosine").warm_up == 0.0
@@ -123,5 +140,7 @@ def test_settings_load_no_torch() -> None:
 
 
 def test_registry_rows_lead_to_their_penalties() -> None:
-    assert set(PENALTIES) == {"l1", "l2", "l2_norm", "elastic_net"}
+    assert {"l1", "l2", "l2_norm", "elastic_net", "log_sum", "hoyer", "total_variation", "entropy", "mask"} == set(
+        PENALTIES
+    )
     assert all(row.load().__name__ == name for name, row in PENALTIES.items())

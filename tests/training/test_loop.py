@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor, nn
 
 from pellucid.errors import BadInput, IntegrityError, OptionError, ResourceError
@@ -524,3 +525,215 @@ def test_a_converted_network(tmp_path: Path, toy: Any) -> None:
     assert run.history[-1]["penalty"] == pytest.approx(run.last("penalty"))
     with torch.no_grad():
         assert float(penalties.l1(maps)) > 0
+
+
+def test_a_softcam_without_penalty_takes_the_steps_of_the_plain_network(rank: int, toy: Any) -> None:
+    """The conversion is exact, so both have the same logits and gradients all along, for signals as for images."""
+    from pellucid.models import zoo
+    from pellucid.models.convert import convert
+
+    data = toy(n=24, size=(16, 16, 8)[:rank])
+    example = collate([data[0], data[1]])
+    shape = zoo.shape_options("pellucid:s8", example.shape[1:])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = zoo.build("pellucid:s8", num_classes=2, channels=(4, 4), strides=(2, 2), **shape)
+    networks = [quiet(start, data, {}).model for start in (plain, convert(plain, example))]
+    with torch.no_grad():
+        torch.testing.assert_close(networks[1](example), networks[0](example), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(networks[0](example), plain(example), atol=1e-2)
+
+
+def masked(toy: Any, many: bool = False, **options: Any) -> Any:
+    """The toy with a mask on the upper half of every other sample, and two labels where asked."""
+
+    class Masked(toy):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            mask = torch.zeros(sample.input.shape[1:], dtype=torch.bool)
+            mask[: len(mask) // 2] = True
+            label = torch.tensor([sample.label, index % 3 == 0]).long() if many else sample.label
+            return sample.changed(mask=mask if index % 2 else None, label=label)
+
+    return Masked(**options)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"penalty": "l1", "strength": 0.3, "class_weights": (1.0, 3.0), "label_smoothing": 0.1},
+        {"penalty": "entropy", "strength": 0.3, "penalty_classes": "contrast", "focal_gamma": 2.0},
+        {"penalty": "mask", "strength": 0.3, "penalty_classes": "target", "augment": ["hflip", "vflip"]},
+        {"penalty": "l2", "strength": 0.3, "penalty_classes": "target", "task": "multilabel"},
+    ],
+)
+def test_a_batch_in_pieces_is_the_whole_batch(toy: Any, net: Any, config: dict[str, Any]) -> None:
+    """In float64, without batch statistics and dropout; the last batch is a short one, and pieces are uneven."""
+    data = masked(toy, many=config.get("task") == "multilabel", n=21)
+    common = {**config, "batch_size": 8, "freeze": ["trunk.1"], "optimiser": "sgd"}
+    whole = quiet(net(dropout=0.0).double(), data, common)
+    pieces = quiet(net(dropout=0.0).double(), data, {**common, "accumulate": 3})
+    for name, value in weights(whole.model).items():
+        torch.testing.assert_close(weights(pieces.model)[name], value, rtol=1e-10, atol=1e-12)
+    for row, other in zip(whole.history, pieces.history, strict=True):
+        assert other == pytest.approx(row, rel=1e-9)
+    assert not equal(weights(whole.model), weights(net().double()))
+
+
+def test_evidence_outside_masks_is_penalised(toy: Any, net: Any) -> None:
+    """One step against the literal loss: cells of the lower half of the samples that have a mask."""
+    data, model = masked(toy, n=6), net(dropout=0.0).double()
+    settings = {"epochs": 1, "batch_size": 6, "optimiser": "sgd", "weight_decay": 0, "schedule": "constant"}
+    run = quiet(model, data, {**settings, "penalty": "mask", "strength": 0.5})
+    samples = [data[i] for i in shuffled(6, 6, 0, 0)[0]]
+    logits, A = model.train()(collate(samples).double(), return_evidence=True)
+    outside = A[[s.mask is not None for s in samples]].abs()
+    outside[:, :, :2] = 0
+    (F.cross_entropy(logits, torch.tensor([s.label for s in samples])) + 0.5 * outside.mean()).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(run.model.get_parameter(name), parameter - 1e-2 * 1.9 * parameter.grad)
+    assert run.history[0]["penalty"] == pytest.approx(outside.mean().item())
+    with pytest.raises(OptionError, match="No sample has a mask"):
+        quiet(net(), toy(), {"penalty": "mask", "strength": 0.5})
+
+
+def test_a_mask_of_another_size_is_a_bad_sample(toy: Any, net: Any) -> None:
+    class Odd(toy):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Sample:
+            return super().__getitem__(index).changed(mask=torch.ones(3, 3, dtype=torch.bool))
+
+    with pytest.raises(BadInput, match="samples cannot be used"):
+        quiet(net(), Odd(), {"penalty": "mask", "strength": 0.5})
+
+
+def test_the_trunk_learns_at_its_own_rate(toy: Any, net: Any) -> None:
+    """One step of plain descent: the change of the trunk is a tenth of what it would be."""
+    model, settings = net(dropout=0.0).double(), {"epochs": 1, "batch_size": 24, "optimiser": "sgd", "weight_decay": 0}
+    moved = [
+        {
+            k: v - weights(model)[k]
+            for k, v in weights(quiet(model, toy(), {**settings, "trunk_lr": share}).model).items()
+        }
+        for share in (1.0, 0.1)
+    ]
+    for name, change in moved[0].items():
+        if name.startswith(("trunk.0", "head")):
+            torch.testing.assert_close(moved[1][name], change * (1 if name.startswith("head") else 0.1))
+    still = quiet(model, toy(), {**settings, "trunk_lr": 0})
+    assert torch.equal(still.model.trunk[0].weight, model.trunk[0].weight)
+
+
+def test_heads_of_converted_networks() -> None:
+    import pellucid as pl
+    from pellucid.models.zoo import build
+    from pellucid.training.session import heads
+
+    network = build("pellucid:s8")
+    softcam = pl.convert(network, torch.rand(1, 3, 32, 32))
+    (head,) = heads(softcam)
+    assert head is next(m for m in softcam.modules() if isinstance(m, nn.Linear))
+    assert heads(network)[0].weight.shape == head.weight.shape
+
+
+def test_balanced_sampling_draws_the_classes_alike(toy: Any, net: Any) -> None:
+    class Rare(toy):  # type: ignore[misc]
+        def _label(self, index: int) -> int:
+            return int(index % 8 == 0)
+
+        def __getitem__(self, index: int) -> Sample:
+            return super().__getitem__(index).changed(label=self._label(index))
+
+        def facts(self, index: int) -> Any:
+            known = super().facts(index)
+            return type(known)(known.name, self._label(index), known.group)
+
+    seen: list[int] = []
+
+    class Watched(Rare):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            seen.append(sample.label)
+            return sample
+
+    data = Watched(n=400)
+    quiet(net(), data, {"epochs": 1, "batch_size": 64, "sampling": "balanced", "cache_mib": 0})
+    drawn = seen[-400:]
+    assert abs(sum(drawn) / 400 - 0.5) < 0.1  # four standard deviations
+    assert len(drawn) == 400
+
+
+def test_compiled_training_is_the_same(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiler that only traces; what code it makes of that is PyTorch's own matter."""
+    import pellucid as pl
+    from pellucid.models.zoo import build
+
+    data = toy(size=(16, 16))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        softcam = pl.convert(build("pellucid:s8", in_channels=2, channels=(4, 4), strides=(2, 2)), data[0].input[None])
+    config = {"epochs": 2, "penalty": "l1", "strength": 0.1, "penalty_warm_up": 0.4, "val_fraction": 0.3}
+    plain, compiler = quiet(softcam, data, config), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module, **_: compiler(module, backend="eager"))
+    compiled = quiet(softcam, data, {**config, "compile": True})
+    for name, value in weights(plain.model).items():
+        torch.testing.assert_close(weights(compiled.model)[name], value, rtol=1e-4, atol=1e-5)
+
+
+LATER = (
+    "trunk_lr", "accumulate", "penalty_ramp", "log_sum_scale", "sampling", "label_smoothing", "focal_gamma", "crop_scale", "crop_ratio",
+    "rotation_degrees", "translation_share", "jitter", "laterality", "split_seed", "compile", "track",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_folders_from_before_a_setting_existed(
+    tmp_path: Path, toy: Any, net: Any, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    """An old folder has neither the settings that came later nor a digest of them: it is read, and taken up again."""
+    whole = quiet(net(), toy(), {"augment": ["hflip"]})
+    model = net()
+    model.fails_at = 5 if broken else None
+    with monkeypatch.context() as patch:
+        now = TrainingConfig.decides
+        patch.setattr(TrainingConfig, "decides", lambda self: {k: v for k, v in now(self).items() if k not in LATER})
+        patch.setattr(loop, "laterality_note", lambda *_, **__: "said in other words then")
+        if broken:
+            with pytest.raises(InterruptedError):
+                quiet(model, toy(), {"augment": ["hflip"]}, folder=tmp_path)
+        else:
+            quiet(model, toy(), {"augment": ["hflip"]}, folder=tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in LATER}))
+    if not broken:
+        run_folder.refresh_manifest(tmp_path)
+    again = quiet(net(), toy(), {"augment": ["hflip"]}, folder=tmp_path)
+    assert equal(weights(again.model), weights(whole.model))
+    assert Run.load(tmp_path, net()).config == TrainingConfig(**RECIPE, augment=["hflip"])
+    with pytest.raises(OptionError, match=r"penalty_ramp was 0\.0, now 0\.5"):
+        quiet(net(), toy(), {"augment": ["hflip"], "penalty_ramp": 0.5}, folder=tmp_path)
+
+
+def test_what_tracking_needs(tmp_path: Path, toy: Any, net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ResourceError) as caught:
+        quiet(net(), toy(), {"track": "tensorboard"}, folder=tmp_path)
+    assert 'pip install "pellucid[track]"' in caught.value.hint
+
+
+def test_figures_in_tensorboard(tmp_path: Path, toy: Any, net: Any) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = quiet(net(), toy(n=40), {"track": "tensorboard", "val_fraction": 0.3}, folder=tmp_path)
+    read = EventAccumulator(str(tmp_path / "tb")).Reload()
+    shown = [e.value for e in read.Scalars("loss/validation")]
+    assert shown == pytest.approx([row["val_loss"] for row in run.history], rel=1e-6)
+
+
+def test_flips_are_warned_of_where_sides_matter(toy: Any, net: Any) -> None:
+    assert (
+        quiet(net(), toy(), {"augment": ["hflip"], "laterality": True})
+        .notes[0]
+        .startswith("Warning: left and right matter")
+    )
+    assert quiet(net(), toy(), {"augment": ["vflip"], "laterality": True}).notes == ()

@@ -13,7 +13,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
         bar.epoch({"epoch": 1, "loss": 0.25, "val_auc": None, "lr": 0.1})
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err == "a note\nepoch 1/2  loss 0.2500  2 images/s  5 s left\n"
+    assert told.err == "a note\nepoch 1/2  loss 0.2500  2 inputs/s  5 s left\n"
 
 
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,5 +32,5 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         bar.epoch({"epoch": 1, "loss": 0.25})
     told = capsys.readouterr()
     assert told.out == ""
-    assert "images/s" in told.err
+    assert "inputs/s" in told.err
     assert "epoch 1/1  loss 0.2500" in told.err

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.training.config import TrainingConfig
-from pellucid.training.schedule import learning_rate, momentum
+from pellucid.training.schedule import learning_rate, momentum, penalty_share
 
 
 def sgd(lr: float) -> torch.optim.SGD:
@@ -56,3 +56,11 @@ def test_warm_up_rises_to_the_rate() -> None:
 def test_a_single_step_has_a_rate(schedule: str) -> None:
     config = TrainingConfig(lr=1.0, schedule=schedule, epochs=1)  # type: ignore[arg-type]
     assert 0 < learning_rate(config, 0, 1) <= 1
+
+
+def test_the_penalty_comes_late_and_rises() -> None:
+    config = TrainingConfig(penalty="l1", strength=1, penalty_warm_up=0.5, penalty_ramp=0.25)
+    assert [penalty_share(config, s, 8) for s in range(8)] == [0, 0, 0, 0, 0.5, 1, 1, 1]
+    at_once = TrainingConfig(penalty="l1", strength=1, penalty_warm_up=0.5)
+    assert [penalty_share(at_once, s, 4) for s in range(4)] == [0, 0, 1, 1]
+    assert penalty_share(TrainingConfig(), 3, 4) == 0

@@ -124,3 +124,55 @@ def test_balanced_weights(toy: Any) -> None:
         tasks.weights_of("balanced", "multiclass", toy(n=2))
     with pytest.raises(OptionError, match="one known class"):
         tasks.weights_of("balanced", "multilabel", data)
+
+
+def test_focal_loss_by_hand() -> None:
+    """(1 - p)^gamma * -log p of the right answer, for softmax, sigmoid and several labels."""
+    logits, labels = random(5, 3, seed=1).double(), torch.tensor([0, 2, 1, 1, 0])
+    p = logits.softmax(1)[torch.arange(5), labels]
+    expected = ((1 - p) ** 2 * -p.log()).mean()
+    torch.testing.assert_close(tasks.loss("multiclass", logits, labels, focusing=2.0), expected)
+    weights = torch.tensor([1.0, 2.0, 3.0]).double()
+    own = weights[labels]
+    weighed = (own * (1 - p) ** 2 * -p.log()).sum() / own.sum()
+    torch.testing.assert_close(tasks.loss("multiclass", logits, labels, weights, focusing=2.0), weighed)
+    truth = torch.tensor([[1.0, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0]]).double()
+    q = torch.where(truth > 0, logits.sigmoid(), (-logits).sigmoid())
+    torch.testing.assert_close(
+        tasks.loss("multilabel", logits, truth, focusing=1.5), ((1 - q) ** 1.5 * -q.log()).mean()
+    )
+    torch.testing.assert_close(
+        tasks.loss("binary", logits[:, :1], truth[:, 0], focusing=1.5),
+        ((1 - q[:, 0]) ** 1.5 * -q[:, 0].log()).mean(),
+    )
+
+
+def test_focal_loss_has_gradients_where_all_is_right() -> None:
+    logits = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    tasks.loss("multiclass", logits, torch.tensor([0]), focusing=0.5).backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_smoothed_labels_by_hand() -> None:
+    logits, labels = random(4, 3, seed=2), torch.tensor([0, 1, 2, 2])
+    spread = torch.nn.functional.one_hot(labels, 3) * 0.9 + 0.1 / 3
+    expected = -(spread * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(tasks.loss("multiclass", logits, labels, smoothing=0.1), expected)
+    one, truth = logits[:, 0], torch.tensor([0.0, 1, 1, 0])
+    soft = truth * 0.9 + 0.05
+    expected = -(soft * one.sigmoid().log() + (1 - soft) * (-one).sigmoid().log()).mean()
+    torch.testing.assert_close(tasks.loss("binary", one[:, None], truth, smoothing=0.1), expected)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+def test_the_loss_of_a_batch_is_that_of_its_pieces_by_their_mass(task: tasks.Task) -> None:
+    logits = random(7, 1 if task == "binary" else 2, seed=3)
+    labels = (random(7, 2, seed=4) > 0).float() if task == "multilabel" else torch.tensor([0, 1, 1, 0, 1, 1, 0])
+    weights = torch.tensor([1.0, 4.0])
+    total = tasks.mass(task, labels, weights)
+    pieces = sum(
+        tasks.loss(task, logits[a:b], labels[a:b], weights) * tasks.mass(task, labels[a:b], weights) / total
+        for a, b in ((0, 2), (2, 7))
+    )
+    torch.testing.assert_close(pieces, tasks.loss(task, logits, labels, weights))

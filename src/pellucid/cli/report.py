@@ -9,18 +9,32 @@ import typer
 
 from pellucid.cli import options
 from pellucid.cli.output import say, show
-from pellucid.errors import BadInput
+from pellucid.errors import BadInput, OptionError
 
 NAME = "report"
 HELP = (
     "Write the HTML report of an evaluated run. "
     "Performance, explanation scores with controls, worst and typical cases, settings, hashes."
 )
-EXAMPLES = ("pellucid report runs/eyes", "pellucid report runs/eyes --out eyes.html --cases 8")
+EXAMPLES = (
+    "pellucid report runs/eyes",
+    "pellucid report runs/eyes --out eyes.html --cases 8",
+    "pellucid report --compare runs/new runs/old --margin 0.01 --out compared.html",
+)
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run that `train` made and `evaluate` scored.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="A run that `train` made and `evaluate` scored.", show_default=False),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="NEW OLD", help="Compare two evaluated runs on the samples of both."),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Of --compare: the loss of AUC that would still be accepted.")
+    ] = 0.01,
     out: options.Out = None,
     cases: Annotated[int, typer.Option("--cases", min=0, help="Cases to show, half worst and half typical.")] = 6,
     title: Annotated[str | None, typer.Option("--title", help="Heading of the report.")] = None,
@@ -32,6 +46,16 @@ def run(
     from pellucid import study
     from pellucid.record import Table
 
+    if (folder is None) == (compare is None):
+        raise OptionError(
+            "Name one run, or two with --compare.",
+            why="Neither or both were given.",
+            hint="For example: pellucid report runs/eyes",
+        )
+    if compare is not None:
+        _compare(*compare, margin, out, title, as_json=as_json, quiet=quiet)
+        return
+    assert folder is not None
     study.check_is_study(folder)
     scores = folder / "evaluate" / "scores.json"
     if not scores.exists():
@@ -48,3 +72,22 @@ def run(
         show({"report": str(path)})
     else:
         say(f"Wrote {path}.", quiet=quiet)
+
+
+def _compare(
+    new: Path, old: Path, margin: float, out: Path | None, title: str | None, *, as_json: bool, quiet: bool
+) -> None:
+    from dataclasses import asdict
+
+    from pellucid.comparison import compare_runs, report_comparison, words
+
+    found = compare_runs(new, old, margin=margin)
+    path = Path("compared.html") if out is None else out / "compared.html" if out.is_dir() else out
+    report_comparison(found, path, title=title)
+    if as_json:
+        rows = [asdict(c) for c in found.performance]
+        show({"report": str(path), "performance": rows, "summary": words(found)})
+        return
+    for line in words(found):
+        print(line)
+    say(f"Wrote {path}.", quiet=quiet)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from pellucid.errors import BadInput
@@ -21,16 +21,34 @@ from pellucid.training.task import Task, label_of
 class Batch:
     """Inputs with their labels, names and groups.
 
-    stored: the inputs as they are kept, numbers or bytes; `inputs` are the numbers.
+    stored: the inputs as they are kept, numbers or bytes; `inputs` are the numbers. masks: where they are asked for,
+    True where the evidence should be; all False for a sample without a mask.
     """
 
     stored: Shaped[Tensor, "batch channels *spatial"]
     labels: Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...]
+    masks: Bool[Tensor, "batch *spatial"] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def numbers(self) -> Batch:
+        """The same with the inputs as numbers."""
+        return replace(self, stored=_decode(self.stored))
+
+    def pieces(self, count: int) -> list[Batch]:
+        """The batch in at most `count` parts of about the same size."""
+        if count == 1:
+            return [self]
+        rows = [r.tolist() for r in torch.arange(len(self)).tensor_split(min(count, len(self)))]
+        return [self._of(r) for r in rows]
+
+    def _of(self, rows: Sequence[int]) -> Batch:
+        names, groups = (tuple(of[r] for r in rows) for of in (self.names, self.groups))
+        masks = None if self.masks is None else self.masks[rows]
+        return Batch(self.stored[rows], self.labels[rows], names, groups, masks)
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "batch channels *spatial"]:
         """The inputs as numbers on the device; images with the channels last, which convolutions are faster on."""
@@ -39,7 +57,7 @@ class Batch:
 
     def without_inputs(self) -> Batch:
         """What is needed for scores: the inputs of a whole data set need not stay in memory."""
-        return replace(self, stored=self.stored[:0].clone())
+        return replace(self, stored=self.stored[:0].clone(), masks=None)
 
 
 # One read sample and its label as the loss wants it; None for a sample that cannot be used.
@@ -52,7 +70,8 @@ class Source:
 
     A sample whose reading raises `BadInput`, or whose label does not fit, is left out of its batch and named in
     `skipped`; more than the share `max_bad` of them is `BadInput`. Inputs are kept in memory up to `cache_mib`, as
-    bytes where that loses nothing. workers: threads that read the next batch while this one is used.
+    bytes where that loses nothing. workers: threads that read the next batch while this one is used. masks: whether
+    batches have the samples' masks.
     """
 
     dataset: Dataset
@@ -61,6 +80,7 @@ class Source:
     max_bad: float = 0.1
     cache_mib: int = 2048
     workers: int = 0
+    masks: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
     _kept: dict[int, Read] = field(default_factory=dict, repr=False)
     _bytes: int = 0
@@ -84,15 +104,28 @@ class Source:
         try:
             sample = self.dataset[index]
             label = label_of(sample.label, len(self.dataset.classes), self.task)
+            mask = self._mask_of(sample) if self.masks else None
         except BadInput as error:
             self._skip(index, error)
             return None
-        slim = Sample(input=sample.input, name=sample.name or str(index), group=sample.group)
+        slim = Sample(input=sample.input, mask=mask, name=sample.name or str(index), group=sample.group)
         if self._bytes + sample.input.nbytes <= self.cache_mib << 20:
             slim = slim.changed(input=_encode(sample.input))
-            self._bytes += slim.input.nbytes
+            self._bytes += slim.input.nbytes + (0 if mask is None else mask.nbytes)
             self._kept[index] = slim, label
         return slim, label
+
+    def _mask_of(self, sample: Sample) -> Tensor:
+        size = sample.input.shape[1:]
+        if sample.mask is None:
+            return torch.zeros(size, dtype=torch.bool)
+        if sample.mask.shape != size:
+            raise BadInput(
+                f"The mask of '{sample.name}' has the size {tuple(sample.mask.shape)}.",
+                why=f"Its input has {tuple(size)}.",
+                hint="Give a mask of the input's size.",
+            )
+        return sample.mask.bool().clone()
 
     def _skip(self, index: int, error: BadInput) -> None:
         self._kept[index] = None
@@ -133,6 +166,7 @@ def _stack(found: Sequence[Read]) -> Batch | None:
         torch.stack([label for _, label in good]),
         tuple(s.name for s in samples),
         tuple(s.group or s.name for s in samples),
+        None if samples[0].mask is None else torch.stack([s.mask for s in samples if s.mask is not None]),
     )
 
 
@@ -169,13 +203,23 @@ def in_turn(count: int, batch_size: int) -> list[list[int]]:
 
 
 def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch: a permutation that depends on seed and epoch alone.
-
-    A last batch of a single sample joins the one before it, since batch statistics of one sample are not defined.
-    """
+    """The batches of one epoch: a permutation that depends on seed and epoch alone."""
     generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
-    order = torch.randperm(count, generator=generator).tolist()
-    batches = [order[i : i + batch_size] for i in range(0, count, batch_size)]
+    return _in_batches(torch.randperm(count, generator=generator).tolist(), batch_size)
+
+
+def drawn(chances: Tensor, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch: as many samples as there are, drawn with replacement by their chances."""
+    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
+    order = torch.multinomial(chances, len(chances), replacement=True, generator=generator).tolist()
+    return _in_batches(order, batch_size)
+
+
+def _in_batches(order: list[int], batch_size: int) -> list[list[int]]:
+    """Batches in this order. A last batch of a single sample joins the one before it, since batch statistics of one
+    sample are not defined.
+    """
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1 and batch_size > 1:
         single = batches.pop()
         batches[-1] += single
@@ -190,4 +234,4 @@ def some(dataset: Dataset, count: int | None, seed: int) -> Dataset:
     return Subset(dataset, tuple(sorted(torch.randperm(len(dataset), generator=generator)[:count].tolist())))
 
 
-__all__ = ["Batch", "Source", "first_sample", "in_turn", "memory_format", "seed_of", "shuffled", "some"]
+__all__ = ["Batch", "Source", "drawn", "first_sample", "in_turn", "memory_format", "seed_of", "shuffled", "some"]

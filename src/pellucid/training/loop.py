@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -21,7 +22,7 @@ from pellucid.sample import Dataset
 from pellucid.training import checkpoint, run_folder
 from pellucid.training import task as tasks
 from pellucid.training.augment import check as check_augmentation
-from pellucid.training.augment import laterality_note
+from pellucid.training.augment import colours_of, laterality_note, sides_matter
 from pellucid.training.config import TrainingConfig
 from pellucid.training.data import Source, first_sample, memory_format, some
 from pellucid.training.metrics import weights_dtype
@@ -83,7 +84,11 @@ def _train(
     home = weights_device(copy)
     shape = first_sample(data, config.max_bad).input.shape
     copy.to(device).to(memory_format=memory_format(torch.empty(1, *shape)))
-    with untouched(copy, training=True), _threads(config.threads):
+    with (
+        untouched(copy, training=True),
+        _threads(config.threads),
+        _breaks_untold() if config.compile else nullcontext(),
+    ):
         session = _session(copy, data, held, config, task, plan, folder, device)
         resumed = session.restore()
         if folder is not None:
@@ -130,7 +135,8 @@ def _parts(dataset: Dataset, validation: Dataset | None, config: TrainingConfig)
         raise OptionError("The data set is empty.", hint="Check the source and its filters.")
     held = validation
     if held is None and config.val_fraction > 0:
-        made = split(dataset, {"train": 1 - config.val_fraction, "val": config.val_fraction}, seed=config.seed)
+        shares = {"train": 1 - config.val_fraction, "val": config.val_fraction}
+        made = split(dataset, shares, seed=config.seed if config.split_seed is None else config.split_seed)
         dataset, held = made.subset(dataset, "train"), made.subset(dataset, "val")
     if held is None and (config.keep_best != "last" or config.patience is not None):
         raise OptionError(
@@ -150,7 +156,7 @@ def _parts(dataset: Dataset, validation: Dataset | None, config: TrainingConfig)
 def _checked(model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig) -> Task:
     """The task, after the settings were found to fit network and data."""
     sample = first_sample(data, config.max_bad)
-    check_augmentation(config.augment, sample.input.shape[1:])
+    check_augmentation(config.augment, sample.input.shape[1:], len(sample.input), colours_of(data))
     if config.penalty != "none" and not hasattr(model, "evidence"):
         raise OptionError(
             f"The penalty '{config.penalty}' needs evidence maps, which this {type(model).__name__} does not give.",
@@ -178,7 +184,8 @@ def _plan(
         for name, value in model.state_dict().items()
         if isinstance(value, Tensor)
     ]
-    note = laterality_note(config.augment)
+    matters = config.laterality or sides_matter(data)
+    note = laterality_note(config.augment, matters=matters, degrees=config.rotation_degrees)
     return {
         "format": FORMAT, "config": config.decides(), "task": task, "classes": list(data.classes), "samples": len(data), "data": data.fingerprint,
         "validation": None if held is None else held.fingerprint, "network": type(model).__name__, "weights": checkpoint.digest(shapes),
@@ -194,17 +201,16 @@ def _opened(folder: Path, plan: dict[str, Any], config: TrainingConfig, resume: 
     path = folder / "plan.json"
     if path.exists() and resume:
         found = files.read_json(path)
-        differ = sorted(
-            k for k in plan if k != "precision" and (not isinstance(found, dict) or found.get(k) != plan[k])
-        )
+        then = _as_of_now(found)
+        differ = sorted(k for k in plan if k not in _NOT_COMPARED and then.get(k) != plan[k])
         if differ:
             raise OptionError(
                 f"{folder} holds another training.",
-                why=_difference(differ, found, plan),
+                why=_difference(differ, then, plan),
                 hint="Choose another folder, or start again with resume=False.",
                 path=folder,
             )
-        return {**plan, "precision": found["precision"]}
+        return _as_written(found, plan)
     if not resume:
         (folder / "manifest.json").unlink(missing_ok=True)
         checkpoint.remove(folder / "state")
@@ -214,8 +220,27 @@ def _opened(folder: Path, plan: dict[str, Any], config: TrainingConfig, resume: 
     return plan
 
 
-def _difference(differ: list[str], found: Any, plan: dict[str, Any]) -> str:
-    if differ == ["config"] and isinstance(found["config"], dict):
+_NOT_COMPARED = ("precision", "notes")  # what the first machine chose; what follows from the rest
+
+
+def _as_of_now(found: Any) -> dict[str, Any]:
+    """A plan on disk with the defaults of the settings that came later, which is what was done without them."""
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        return {}
+    try:
+        return {**found, "config": TrainingConfig(**found["config"]).decides()}
+    except OptionError:
+        return found
+
+
+def _as_written(found: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan as it is on disk, in the order it had when the digest in the saved state was taken of it."""
+    config = {k: found["config"][k] for k in plan["config"] if k in found["config"]}
+    return {**{k: found[k] for k in plan if k in found}, "config": config}
+
+
+def _difference(differ: list[str], found: dict[str, Any], plan: dict[str, Any]) -> str:
+    if differ == ["config"]:
         old, new = found["config"], plan["config"]
         return "; ".join(f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in new if old.get(k) != new.get(k)) + "."
     return f"Different: {', '.join(differ)}."
@@ -235,16 +260,17 @@ def _session(
         module.requires_grad_(False)
     optimiser = optimiser_of(model, config)
     fabric = _fabric(device, plan["precision"])
-    forward, wrapped = fabric.setup(model, optimiser)
+    forward, wrapped = fabric.setup(torch.compile(model) if config.compile else model, optimiser)
 
-    def source(of: Dataset) -> Source:
+    def source(of: Dataset, masks: bool = False) -> Source:
         return Source(
-            of, config.batch_size, task, max_bad=config.max_bad, cache_mib=config.cache_mib, workers=config.workers
-        )
+            of, config.batch_size, task, max_bad=config.max_bad, cache_mib=config.cache_mib, workers=config.workers, masks=masks,
+        )  # fmt: skip
 
     return Session(
-        model=model, forward=forward, optimiser=wrapped, backward=fabric.backward, config=config, task=task, source=source(data), held=None if held is None else source(held),
+        model=model, forward=forward, optimiser=wrapped, backward=fabric.backward, config=config, task=task, source=source(data, config.penalty == "mask"), held=None if held is None else source(held),
         weights=tasks.weights_of(config.class_weights, task, data), plan=checkpoint.digest(plan), device=device, folder=folder,
+        chances=tasks.chances_of(task, data) if config.sampling == "balanced" else None, colours=colours_of(data),
     )  # fmt: skip
 
 
@@ -294,6 +320,21 @@ def _fast_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(bool(supported()) for supported in asked if supported is not None)
+
+
+_OF_THE_COMPILER = (
+    "Dynamo does not know how to trace the builtin `_thread.get_ident",
+    "The .grad attribute of a Tensor",
+)
+
+
+@contextmanager
+def _breaks_untold() -> Iterator[None]:
+    """No warning where a compiled graph ends at the hook that reads the evidence: it is so in every SoftCAM."""
+    with warnings.catch_warnings():
+        for message in _OF_THE_COMPILER:
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 @contextmanager

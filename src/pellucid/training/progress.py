@@ -52,13 +52,13 @@ class Progress:
     def advance(self, images: int) -> None:
         self.seen += images
         if self._bar is not None:
-            self._bar.update(self._task, advance=images, rate=f"{self.rate:.0f} images/s")
+            self._bar.update(self._task, advance=images, rate=f"{self.rate:.0f} inputs/s")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Tell of a finished epoch."""
         numbers = "  ".join(f"{k} {row[k]:.4f}" for k in SHOWN if row.get(k) is not None)
         self.say(
-            f"epoch {row['epoch']}/{self.epochs}  {numbers}  {self.rate:.0f} images/s  {max(self.left - self.seen, 0) / max(self.rate, 1e-9):.0f} s left"
+            f"epoch {row['epoch']}/{self.epochs}  {numbers}  {self.rate:.0f} inputs/s  {max(self.left - self.seen, 0) / max(self.rate, 1e-9):.0f} s left"
         )
 
     def say(self, text: str) -> None:

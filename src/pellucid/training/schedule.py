@@ -1,4 +1,4 @@
-"""Learning rate and momentum as functions of the step: nothing to store, so a resumed training cannot drift."""
+"""Learning rate, momentum and the penalty's strength as functions of the step: nothing to store, so a resumed training cannot drift."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def momentum(config: TrainingConfig, step: int, total: int) -> float:
     return _one_cycle(config, step, total, _HIGH_MOMENTUM, _LOW_MOMENTUM, _HIGH_MOMENTUM)
 
 
+def penalty_share(config: TrainingConfig, step: int, total: int) -> float:
+    """How much of its strength the penalty has: 0 before its warm-up is over, then rising in a line to 1."""
+    since = step - config.penalty_warm_up * total
+    if config.penalty == "none" or since < 0:
+        return 0.0
+    return min((since + 1) / max(config.penalty_ramp * total, 1.0), 1.0)
+
+
 def _one_cycle(config: TrainingConfig, step: int, total: int, first: float, middle: float, last: float) -> float:
     turn = (config.warm_up or 0.0) * total - 1
     if step <= turn:
@@ -49,4 +57,4 @@ def _between(first: float, last: float, share: float) -> float:
     return last + (first - last) * (1 + cos(pi * share)) / 2
 
 
-__all__ = ["learning_rate", "momentum"]
+__all__ = ["learning_rate", "momentum", "penalty_share"]

@@ -27,14 +27,16 @@ from torch import Tensor, nn
 
 from pellucid import files
 from pellucid.errors import IntegrityError, OptionError
+from pellucid.spatial import Geometry, cells_in
 from pellucid.training import checkpoint, penalties, run_folder, schedule
 from pellucid.training import task as tasks
-from pellucid.training.augment import augment
+from pellucid.training.augment import Colours, augment, on_numbers
 from pellucid.training.config import TrainingConfig
-from pellucid.training.data import Batch, Source, seed_of, shuffled
+from pellucid.training.data import Batch, Source, drawn, seed_of, shuffled
 from pellucid.training.metrics import collect, weights_dtype
 from pellucid.training.progress import Progress
 from pellucid.training.task import Task
+from pellucid.training.tracker import Tracker
 
 _SUMS = 5  # images, loss, right answers, images under the penalty, penalty
 
@@ -54,7 +56,11 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass
 class Session:
-    """model: the copy in training. forward, optimiser, backward: as Fabric set them up. held: validation source."""
+    """model: the copy in training. forward, optimiser, backward: as Fabric set them up. held: validation source.
+
+    weights: per class, of the loss. chances: per sample, of being drawn (None: each once an epoch). colours: how the
+    inputs were normalised.
+    """
 
     model: nn.Module
     forward: Callable[..., Any]
@@ -68,17 +74,20 @@ class Session:
     plan: str
     device: torch.device
     folder: Path | None = None
+    chances: Tensor | None = None
+    colours: Colours | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     epoch: int = 0
     batch: int = 0
     stopped: bool = False
+    _tracker: Tracker = field(default_factory=lambda: Tracker("none", None))
     _sums: Tensor = field(default_factory=lambda: torch.zeros(_SUMS, dtype=torch.float64))
 
     def run(self, bar: Progress) -> None:
         """All epochs that are left. Raises `TrainingInterrupted` after Ctrl-C, at the end of the step."""
         self._sums = self._sums.to(self.device)
-        with _interrupts() as interrupted:
+        with _interrupts() as interrupted, Tracker(self.config.track, self.folder) as self._tracker:
             while self.epoch < self.config.epochs and not self.stopped:
                 self._run_epoch(bar, interrupted)
 
@@ -103,44 +112,84 @@ class Session:
             cpu_seconds=round(time.process_time() - cpu, 3),
             images_per_second=round(bar.rate, 1),
         )
+        self._tracker.epoch(row)
         bar.epoch(row)
 
     def _order(self, epoch: int) -> list[list[int]]:
+        if self.chances is not None:
+            return drawn(self.chances, self.config.batch_size, self.config.seed, epoch)
         return shuffled(len(self.source.dataset), self.config.batch_size, self.config.seed, epoch)
 
     def _step(self, batch: Batch, step: int, total: int) -> None:
         config = self.config
         self._set_rates(step, total)
         _seed_everything(seed_of("step", config.seed, step), self.device)
-        chance = torch.Generator().manual_seed(seed_of("augment", config.seed, step))
-        x = replace(batch, stored=augment(batch.stored, config.augment, chance)).inputs(
-            self.device, weights_dtype(self.model)
-        )
-        labels = batch.labels.to(self.device)
-        penalised = config.penalty != "none" and step >= config.penalty_warm_up * total
-        output, maps = self.forward(x, return_evidence=True) if penalised else (self.forward(x), None)
-        loss = tasks.loss(self.task, output, labels, self.weights)
-        penalty = loss.new_zeros(()) if maps is None else penalties.of_config(config, maps, labels)
+        batch = self._augmented(batch, step)
+        share = schedule.penalty_share(config, step, total)
+        whole = self._parts_in(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        self.backward(loss + config.strength * penalty if penalised else loss)
+        for piece in batch.pieces(config.accumulate):
+            self._learn(piece, share * config.strength, share > 0, whole)
         self.optimiser.step()
-        self._count(output, labels, loss.detach(), penalty.detach(), penalised)
+
+    def _learn(self, piece: Batch, strength: float, penalised: bool, whole: tuple[float, int, int]) -> None:
+        """The gradients of one piece of a batch, whose loss and penalty are means over the whole batch."""
+        config = self.config
+        x = piece.inputs(self.device, weights_dtype(self.model))
+        labels = piece.labels.to(self.device)
+        output, maps = self.forward(x, return_evidence=True) if penalised else (self.forward(x), None)
+        loss = tasks.loss(
+            self.task, output, labels, self.weights, smoothing=config.label_smoothing, focusing=config.focal_gamma
+        )
+        penalty = loss.new_zeros(())
+        if maps is not None:
+            penalty = penalties.of_config(config, maps, labels, self._inside(piece, maps))
+        mass, counted, _ = self._parts_in(piece)
+        loss_share, penalty_share = mass / whole[0] if whole[0] else 1.0, counted / max(whole[1], 1)
+        total = loss * loss_share
+        self.backward(total + strength * penalty_share * penalty if penalised else total)
+        self._count(output, labels, total.detach().double() * whole[2], penalty.detach(), counted if penalised else 0)
+
+    def _augmented(self, batch: Batch, step: int) -> Batch:
+        config = self.config
+        if not config.augment:
+            return batch
+        chance = torch.Generator().manual_seed(seed_of("augment", config.seed, step))
+        batch = batch.numbers() if on_numbers(config.augment) else batch
+        stored, masks = augment(
+            batch.stored, config.augment, chance, masks=batch.masks, config=config, colours=self.colours
+        )
+        return replace(batch, stored=stored, masks=masks)
+
+    def _parts_in(self, batch: Batch) -> tuple[float, int, int]:
+        """What the means of loss and penalty over these inputs are divided by; how many inputs there are."""
+        exclusive = self.task == "multiclass"
+        counted = penalties.counted(self.config, batch.labels, batch.masks, exclusive=exclusive)
+        return tasks.mass(self.task, batch.labels, self.weights), counted, len(batch)
+
+    def _inside(self, piece: Batch, maps: Tensor) -> Tensor | None:
+        """The cells that hold some of the masks."""
+        if piece.masks is None:
+            return None
+        grid, size = tuple(maps.shape[2:]), tuple(piece.masks.shape[1:])
+        known = getattr(self.model, "geometry", None)
+        geometry = Geometry.unregistered(grid, size) if known is None else known(grid, size)
+        return (cells_in(piece.masks, geometry) > 0).to(maps.device)
 
     def _set_rates(self, step: int, total: int) -> None:
         momentum = schedule.momentum(self.config, step, total)
         for group in self.optimiser.param_groups:
-            group["lr"] = schedule.learning_rate(self.config, step, total)
+            group["lr"] = schedule.learning_rate(self.config, step, total) * group.get("share", 1.0)
             if "betas" in group:
                 group["betas"] = (momentum, group["betas"][1])
             else:
                 group["momentum"] = momentum
 
     @torch.no_grad()
-    def _count(self, output: Any, labels: Tensor, loss: Tensor, penalty: Tensor, penalised: bool) -> None:
+    def _count(self, output: Any, labels: Tensor, loss: Tensor, penalty: Tensor, under: int) -> None:
         right = tasks.correct(self.task, tasks.parts(output)[0], labels).sum()
         images = len(labels)
-        under = images if penalised else 0
-        parts = torch.stack([loss.double() * images, right.double(), penalty.double() * under])
+        parts = torch.stack([loss, right.double(), penalty.double() * under])
         self._sums += torch.stack([parts.new_tensor(images), parts[0], parts[1], parts.new_tensor(under), parts[2]])
 
     def _close_epoch(self, batches: int) -> dict[str, Any]:
@@ -162,6 +211,16 @@ class Session:
         }
         if self.config.penalty != "none":
             row["penalty"] = penalty / under if under else None
+        if (
+            self.config.penalty == "mask"
+            and not under
+            and schedule.penalty_share(self.config, step - 1, self.config.epochs * batches) > 0
+        ):
+            raise OptionError(
+                "No sample has a mask.",
+                why="The penalty 'mask' rests on masks, and none was seen in a whole epoch.",
+                hint="Give masks with the data, or choose another penalty.",
+            )
         if self.held is not None:
             row |= self._validate(self.held)
         self.history.append(row)
@@ -190,9 +249,10 @@ class Session:
         self.stopped = config.patience is not None and since >= config.patience
 
     def _merit(self, row: Mapping[str, Any]) -> tuple[float, float]:
-        """How good an epoch is: by AUC, then by loss; or by loss alone."""
-        auc = row["val_auc"] if self.config.keep_best == "val_auc" and row["val_auc"] is not None else 0.0
-        return auc, float("-inf") if row["val_loss"] is None else -row["val_loss"]
+        """How good an epoch is: by the score that is asked for, then by loss; or by loss alone."""
+        by_loss = self.config.keep_best in ("last", "val_loss")
+        score = None if by_loss else row[self.config.keep_best]
+        return score or 0.0, float("-inf") if row["val_loss"] is None else -row["val_loss"]
 
     def take_best(self) -> int:
         """Put the kept weights into the network; the epoch they are from."""
@@ -259,20 +319,44 @@ class Session:
 
 def optimiser_of(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser over everything that learns. Raises `OptionError` where nothing does."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    if not learning:
+    groups = _groups(model, config)
+    if not groups:
         raise OptionError(
             "No parameter of the network can learn.", why="All are frozen, or there are none.", hint="Freeze less."
         )
     if config.optimiser == "sgd":
         return torch.optim.SGD(
-            learning,
+            groups,
             lr=config.lr,
             momentum=schedule.momentum(config, 0, 1),
             nesterov=True,
             weight_decay=config.weight_decay,
         )
-    return torch.optim.AdamW(learning, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """What learns: all alike, or the trunk at its `share` of the rate and the head."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    if config.trunk_lr == 1.0:
+        return [{"params": learning}] if learning else []
+    head = {id(p) for module in heads(model) for p in module.parameters()}
+    parts = [
+        ([p for p in learning if (id(p) in head) == own], 1.0 if own else config.trunk_lr) for own in (False, True)
+    ]
+    return [{"params": found, "share": share} for found, share in parts if found]
+
+
+def heads(model: nn.Module) -> list[nn.Module]:
+    """What turns features into logits: the evidence heads, a SoftCAM's linear layer, else the last module with weights."""
+    own = getattr(model, "heads", None)
+    if isinstance(own, nn.ModuleList):
+        return list(own)
+    layer = getattr(getattr(model, "plan", None), "layer", None)
+    inner = getattr(model, "model", None)
+    if layer and isinstance(inner, nn.Module):
+        return [inner.get_submodule(layer)]
+    return [m for m in model.modules() if any(True for _ in m.parameters(recurse=False))][-1:]
 
 
 def frozen(model: nn.Module, prefixes: tuple[str, ...]) -> Iterator[tuple[str, nn.Module]]:
@@ -319,4 +403,4 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-__all__ = ["Session", "TrainingInterrupted", "frozen", "optimiser_of", "training_mode"]
+__all__ = ["Session", "TrainingInterrupted", "frozen", "heads", "optimiser_of", "training_mode"]

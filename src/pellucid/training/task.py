@@ -93,7 +93,7 @@ def weights_of(asked: Any, task: Task, dataset: Dataset) -> Tensor | None:
     """One weight per class. "balanced": n / (classes * count), so that every class weighs the same in the sum."""
     if asked is None:
         return None
-    classes = max(len(dataset.classes), 2) if task != "multilabel" else len(dataset.classes)
+    classes = _width(task, dataset)
     if asked != "balanced":
         if len(asked) != classes:
             raise OptionError(
@@ -101,41 +101,97 @@ def weights_of(asked: Any, task: Task, dataset: Dataset) -> Tensor | None:
                 hint=f"Give one for each of: {', '.join(dataset.classes)}.",
             )
         return torch.tensor(asked, dtype=torch.float32)
+    _, counts = _labels(task, dataset)
+    return counts.sum() / (classes * counts.float())
+
+
+def chances_of(task: Task, dataset: Dataset) -> Tensor:
+    """How likely each sample is to be drawn, so that every class is drawn equally often: 1 / count of its class."""
+    labels, counts = _labels(task, dataset)
+    return 1 / counts.double()[labels]
+
+
+def _labels(task: Task, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """The class of every sample, and how many each class has. Raises `OptionError` where that cannot be balanced."""
     labels = [dataset.facts(i).label for i in range(len(dataset))]
     if task == "multilabel" or any(label is None for label in labels):
         raise OptionError(
-            "Balanced class weights need one known class per sample.", hint="Give class_weights as numbers."
+            "Balancing classes needs one known class per sample.", hint="Give class_weights as numbers instead."
         )
-    counts = torch.bincount(torch.tensor([int(v) for v in labels if v is not None]), minlength=classes)
+    known = torch.tensor([int(v) for v in labels if v is not None])
+    counts = torch.bincount(known, minlength=_width(task, dataset))
     if int(counts.min()) == 0:
         raise OptionError(
             "A class has no sample, so the classes cannot be balanced.",
             why=f"Counts: {counts.tolist()}.",
             hint="Give class_weights as numbers.",
         )
-    return counts.sum() / (classes * counts.float())
+    return known, counts
 
 
-def loss(task: Task, output: Any, labels: Tensor, weights: Tensor | None = None) -> Float[Tensor, ""]:
-    """Cross-entropy (natural log), averaged over the batch; auxiliary classifiers count 0.4 (one) or 0.3 (two)."""
+def _width(task: Task, dataset: Dataset) -> int:
+    return len(dataset.classes) if task == "multilabel" else max(len(dataset.classes), 2)
+
+
+def loss(
+    task: Task,
+    output: Any,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    *,
+    smoothing: float = 0.0,
+    focusing: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Cross-entropy (natural log), averaged over the batch; auxiliary classifiers count 0.4 (one) or 0.3 (two).
+
+    smoothing: share of the label that is spread evenly over the classes (a sigmoid's two answers). focusing: gamma of
+    the focal loss (1 - p)^gamma * -log p of the right answer (Lin and others 2017).
+    """
     logits, auxiliary = parts(output)
-    extra = [_loss(task, a, labels, weights) for a in auxiliary]
-    total = _loss(task, logits, labels, weights)
+    extra = [_loss(task, a, labels, weights, smoothing, focusing) for a in auxiliary]
+    total = _loss(task, logits, labels, weights, smoothing, focusing)
     return total + _AUXILIARY.get(len(extra), 0.3) * sum(extra) if extra else total
 
 
-def _loss(task: Task, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+def mass(task: Task, labels: Tensor, weights: Tensor | None = None) -> float:
+    """What the mean that `loss` takes is divided by, up to a constant: the loss of a batch is that of its pieces,
+    weighed by this.
+    """
+    if weights is None or task == "multilabel":
+        return float(len(labels))
+    return float(weights[labels.long()].sum())
+
+
+def _loss(
+    task: Task, logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float, focusing: float
+) -> Tensor:
+    weights = None if weights is None else weights.to(logits)
+    if task == "multiclass" and not focusing:
+        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
     if task == "multiclass":
-        return F.cross_entropy(logits, labels, weight=None if weights is None else weights.to(logits))
+        rows = F.cross_entropy(logits, labels, reduction="none")
+        return _mean(_focused(rows, focusing), None if weights is None else weights[labels])
     if task == "multilabel":
-        return F.binary_cross_entropy_with_logits(
-            logits, labels.to(logits), pos_weight=None if weights is None else weights.to(logits)
-        )
-    rows = F.binary_cross_entropy_with_logits(logits.flatten(), labels.to(logits), reduction="none")
-    if weights is None:
+        truth, rows = labels.to(logits), _sigmoid_rows(logits, labels.to(logits), weights, smoothing)
+        if focusing:
+            rows = rows * (1 - (logits.sigmoid() * truth + (-logits).sigmoid() * (1 - truth))) ** focusing
         return rows.mean()
-    own = weights.to(logits)[labels.long()]
-    return (own * rows).sum() / own.sum()
+    rows = _focused(_sigmoid_rows(logits.flatten(), labels.to(logits), None, smoothing), focusing)
+    return _mean(rows, None if weights is None else weights[labels.long()])
+
+
+def _sigmoid_rows(logits: Tensor, truth: Tensor, weights: Tensor | None, smoothing: float) -> Tensor:
+    truth = truth * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights, reduction="none")
+
+
+def _focused(rows: Tensor, focusing: float) -> Tensor:
+    """Cross-entropies weighed by how wrong the answer is: 1 - p = 1 - exp(-loss)."""
+    return rows * (-torch.expm1(-rows)).clamp_min(torch.finfo(rows.dtype).tiny) ** focusing if focusing else rows
+
+
+def _mean(rows: Tensor, weights: Tensor | None) -> Tensor:
+    return rows.mean() if weights is None else (weights * rows).sum() / weights.sum()
 
 
 def correct(task: Task, logits: Tensor, labels: Tensor) -> Float[Tensor, " batch"]:
@@ -150,4 +206,4 @@ def correct(task: Task, logits: Tensor, labels: Tensor) -> Float[Tensor, " batch
     return right.float().mean(1)
 
 
-__all__ = ["TASKS", "Task", "correct", "label_of", "loss", "parts", "resolve", "weights_of"]
+__all__ = ["TASKS", "Task", "chances_of", "correct", "label_of", "loss", "mass", "parts", "resolve", "weights_of"]

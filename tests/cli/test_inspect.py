@@ -16,6 +16,12 @@ from pellucid.models.convert import convert
 from pellucid.models.softcam import SoftCAM
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is written where one stands."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_a_saved_model_is_measured_and_what_was_found_is_kept(
     run: Run, model: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -176,3 +182,50 @@ def test_a_softcam_with_a_sum_that_fails_is_said(run: Run, pictures: Path, tmp_p
     ended = run("inspect", tmp_path / "own")  # a network of the user's own cannot be rebuilt from a folder
     assert ended.code == 2
     assert "never names code" in ended.err
+
+
+def test_a_plan_is_written_and_obeyed(run: Run, refused: Run, labelled: Path, tmp_path: Path) -> None:
+    ended = run("inspect", labelled)
+    assert ended.code == 0, ended.err
+    assert "network   pellucid:s8 for inputs of" in ended.out
+    assert f"pellucid train {labelled} --plan plan.json" in ended.err
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["source"], plan["samples"], plan["classes"], plan["folds"]) == (
+        str(labelled),
+        12,
+        {"dark": 6, "light": 6},
+        5,
+    )
+    assert run("inspect", labelled, "--json").json["plan"] == plan
+    plan["recipe"] |= {"epochs": 1, "batch_size": 4}
+    plan |= {"folds": 2}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    ended = run("train", labelled, "--plan", "plan.json", "--out", "obeyed", "lr=0.002")
+    assert ended.code == 0, ended.err
+    assert "split     2 folds" in ended.err
+    study = json.loads(Path("obeyed/study.json").read_text())
+    assert (study["model"], study["folds"], study["reading"]) == ("pellucid:s8", 2, plan["reading"])
+    assert {k: study["recipe"][k] for k in ("epochs", "batch_size", "lr")} == {
+        "epochs": 1,
+        "batch_size": 4,
+        "lr": 0.002,
+    }
+    assert run("evaluate", "obeyed", "-q").code == 0
+    Path("own.json").write_text("{}")
+    refused(2, "inspect", labelled, "--plan", "own.json")  # it is no plan and would be lost
+    refused(3, "train", labelled, "--plan", "own.json")
+    other = shutil.copytree(labelled, tmp_path / "other")
+    assert "other data" in refused(3, "train", other, "--plan", "plan.json").err
+    (labelled_copy := tmp_path / "again").mkdir()
+    shutil.copytree(labelled, labelled_copy, dirs_exist_ok=True)
+    assert run("inspect", labelled_copy, "-q").code == 0
+    shutil.copy(labelled_copy / "dark" / "0.png", labelled_copy / "dark" / "new.png")
+    assert "other data" in refused(3, "train", labelled_copy, "--plan", "plan.json").err
+
+
+def test_a_folder_trains_with_nothing_else(run: Run, labelled: Path) -> None:
+    ended = run("train", labelled, "--out", "run", "epochs=1", "--folds", 2)
+    assert ended.code == 0, ended.err
+    assert "because   2 folds" in ended.err or "because   5 folds" in ended.err
+    assert json.loads(Path("run/study.json").read_text())["model"] == "pellucid:s8"
+    assert run("explain", labelled / "dark" / "0.png", "--model", "run/fold-0", "-q").code == 0

@@ -99,3 +99,35 @@ def test_the_fingerprint_follows_contents_and_options_not_places(
     assert folder(tree, size=64).fingerprint != before
     picture(copy / "healthy" / "b.png", 200)
     assert folder(copy).fingerprint != before
+
+
+def test_folders_of_parts_are_a_published_split(tmp_path: Path) -> None:
+    for name in (
+        "train/cat/1_l",
+        "train/cat/1_r",
+        "train/dog/2_l",
+        "test/cat/3_l",
+        "test/dog/1_x",
+        "Validation/dog/4_l",
+    ):
+        picture(tmp_path / f"{name}.png")
+    data = folder(tmp_path, size=8)
+    assert data.classes == ("cat", "dog")
+    assert [data.facts(i).name for i in range(3)] == ["train/cat/1_l.png", "train/cat/1_r.png", "train/dog/2_l.png"]
+    assert [len(folder(tmp_path, split=part)) for part in ("val", "test")] == [1, 2]
+    whole = folder(tmp_path, split="all", group=r"(\d+)_[lr]")
+    assert whole.parts == {"train": (0, 1, 2), "val": (3,), "test": (4, 5)}
+    assert [whole.facts(i).group for i in range(6)] == ["1", "1", "2", "4", "3", ""]
+    assert [folder(tmp_path, split="test", classes=["dog"], only=True).facts(i).label for i in range(1)] == [0]
+    for wrong in ({"split": "tets"}, {"group": "(["}, {"group": "x"}, {"group": "(nothing)"}, {"classes": ["dog"]}):
+        with pytest.raises(OptionError):
+            folder(tmp_path, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_class_may_be_called_test_beside_others(tmp_path: Path) -> None:
+    for name in ("test/a", "control/b"):
+        picture(tmp_path / f"{name}.png")
+    assert folder(tmp_path).classes == ("control", "test")
+    assert folder(tmp_path, split="all").parts == {}
+    with pytest.raises(OptionError, match="no part 'test'"):
+        folder(tmp_path, split="test")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pellucid.data import _IMAGES, READERS, open_data, options_of, reader_for
+from pellucid.data import _DICOM, _IMAGES, _NIFTI, READERS, dicom_file, nifti, open_data, options_of, parted, reader_for
 from pellucid.data.image_file import SUFFIXES
 from pellucid.errors import BadInput, OptionError
 from pellucid.sample import Dataset
@@ -37,6 +37,37 @@ def test_every_source_finds_its_reader(place: Path) -> None:
     assert len(open_data([place / "x" / "a.png"])) == 1
 
 
+def test_a_folder_is_read_by_what_is_in_it(tmp_path: Path) -> None:
+    kinds = {
+        "a/x/1.png": "folder",
+        "b/x/1.dcm": "dicom",
+        "c/x/1.nii.gz": "nifti",
+        "d/notes.txt": "folder",
+        "e/x/1": "dicom",
+    }
+    for name in kinds:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" if name == "e/x/1" else b"")
+    for name, wanted in kinds.items():
+        assert reader_for(tmp_path / name.split("/")[0]) == wanted
+    single = {"b/x/1.dcm": "dicom", "e/x/1": "dicom", "c/x/1.nii.gz": "nifti"}
+    for name, wanted in single.items():
+        assert reader_for(tmp_path / name) == reader_for([tmp_path / name]) == wanted
+    (tmp_path / "s.npz").write_bytes(b"")
+    assert reader_for(tmp_path / "s.npz") == "medmnist"
+
+
+def test_a_name_before_a_colon_chooses_the_reader(place: Path) -> None:
+    for name in set(READERS) - {"lesionlab", "medmnist"}:
+        assert reader_for(f"{name}:{place}") == name
+        assert parted(f"{name}:{place}") == (f"{name}:", str(place))
+    assert open_data(f"folder:{place}").classes == ("x",)
+    assert reader_for("medmnist:bloodmnist") == "medmnist"
+    assert parted("medmnist:bloodmnist") == ("medmnist:bloodmnist", "")
+    with pytest.raises(BadInput, match="no data source"):
+        reader_for("dicom:nowhere")
+
+
 def test_the_options_of_a_source_are_those_that_its_reader_knows(place: Path) -> None:
     sources = ["lesionlab:fundus", place, place / "t.csv", place / "x" / "a.png"]
     every = {name for source in sources for name in options_of(source)} | {"colour", "kind"}
@@ -58,11 +89,12 @@ def test_rows_load_functions_of_their_own_name() -> None:
         assert row.summary
         assert row.sources
     assert frozenset(_IMAGES) == SUFFIXES
+    assert (_DICOM, _NIFTI) == (dicom_file.SUFFIXES, nifti.SUFFIXES)
 
 
 @pytest.mark.parametrize(
     ("source", "match"),
-    [("missing.csv", "no data source"), ("lesionlab:fundos", "fundus"), ("medmnist:blood", "no data source")],
+    [("missing.csv", "no data source"), ("lesionlab:fundos", "fundus"), ("medmnist:blood", "has no set")],
 )
 def test_unknown_sources_are_bad_input(source: str, match: str) -> None:
     with pytest.raises(BadInput, match=match) as caught:

@@ -92,7 +92,7 @@ def test_other_fractions() -> None:
 
 def test_small_and_impossible_sets_are_refused_clearly() -> None:
     lonely = Rows(((0, "a"), (0, "b"), (0, "c"), (1, "d"), (1, "d")))
-    with pytest.raises(BadInput, match="'ill' has images of 1 group"):
+    with pytest.raises(BadInput, match="'ill' has samples of 1 group"):
         folds(lonely, 2)
     with pytest.raises(BadInput, match="3 parts"):
         split(lonely)

@@ -28,6 +28,7 @@ EXAMPLES = (
     "pellucid inspect models/resnet18 --images scans/ --write",
     "pellucid inspect torchvision:mobilenet_v2 --weights mobilenet_v2.pth --images photographs/ --size 448",
     "pellucid inspect index.csv path=file mask_values=1",
+    "pellucid inspect scans/ --plan scans-plan.json",
     "pellucid inspect runs/eyes",
 )
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
@@ -61,6 +62,9 @@ def run(
         str | None, typer.Option("--features", help="Name of the last spatial layer, where tracing fails.")
     ] = None,
     head: Annotated[str | None, typer.Option("--head", help="Name of the classifier, where tracing fails.")] = None,
+    plan: Annotated[Path, typer.Option("--plan", help="Of data: where to write what a training would do.")] = Path(
+        "plan.json"
+    ),
     write: Annotated[bool, typer.Option("--write", help="Store what was found in the model's folder.")] = False,
     batch_size: options.BatchSize = 8,
     max_bad: options.MaxBad = 0.1,
@@ -80,7 +84,7 @@ def run(
             hint="Save the model first: pellucid convert MODEL --out FOLDER.",
         )
     if what == "data":
-        _inspect_data(source, given, limit, max_bad, as_json, quiet)
+        _inspect_data(source, given, limit, max_bad, plan, as_json, quiet)
         return
     if what == "run":
         _inspect_run(source, given, as_json)
@@ -113,8 +117,10 @@ def run(
 
 def _what(source: str) -> str:
     """Whether a source is a model, a run or data, by its name and by what lies in it."""
+    from pellucid.data import READERS
+
     folder = Path(source)
-    if ":" in source and source.partition(":")[0] != "lesionlab" and not folder.exists():
+    if ":" in source and source.partition(":")[0] not in READERS and not folder.exists():
         return "model"
     if (folder / "model.json").is_file() or (folder.is_file() and folder.suffix.lower() in _CHECKPOINTS):
         return "model"
@@ -219,7 +225,7 @@ def _refuse_if_mostly_bad(good: int, bad: list[dict[str, str]], max_bad: float, 
     raise BadInput(
         f"{len(bad)} of {good + len(bad)} images in {source} cannot be read.{last}",
         why="That is more than --max-bad allows." if good else "None is left to look at.",
-        hint="Mend them, or raise --max-bad." if good else "Give readable images.",
+        hint="Mend them, or raise --max-bad." if good else "Give readable inputs.",
         path=source,
     )
 
@@ -235,21 +241,28 @@ def _store(folder: Path, softcam: SoftCAM) -> None:
 
 
 def _inspect_data(
-    source: str, given: dict[str, Any], limit: int | None, max_bad: float, as_json: bool, quiet: bool
+    source: str, given: dict[str, Any], limit: int | None, max_bad: float, path: Path, as_json: bool, quiet: bool
 ) -> None:
     reading, _ = options.divided(given, source, ())
-    from pellucid.data import open_data, reader_for
+    from pellucid.data import reader_for
     from pellucid.data.overview import overview
+    from pellucid.plan import opened_whole, planned
 
-    data = open_data(source, **reading)
+    data = opened_whole(source, reading)
     with progress("read", quiet=quiet) as tick:
         found = overview(data, limit=limit, progress=tick)
     if not as_json:
         print(listed([("source", f"{source} ({reader_for(source)})"), *found.rows()]))
     told = found.as_dict()
     _refuse_if_mostly_bad(found.read - len(found.bad), told["bad"], max_bad, source)
+    plan = planned(source, reading, found) if len(data.classes) > 1 else None
+    if plan is not None:
+        if not as_json:
+            print("\n" + listed(plan.rows()))
+        plan.write(path)
+        say(f"Wrote {path}.  Next: {plan.command(path)}", quiet=quiet)
     if as_json:
-        show({"what": "data", "name": source, "reader": reader_for(source), **told})
+        show({"what": "data", "name": source, "reader": reader_for(source), "fingerprint": data.fingerprint, "plan": None if plan is None else plan.as_dict(), **told})  # fmt: skip
 
 
 def _inspect_run(source: str, given: dict[str, Any], as_json: bool) -> None:

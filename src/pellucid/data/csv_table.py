@@ -43,24 +43,59 @@ def csv_table(
     Raises `OptionError` for columns and labels that do not fit, `BadInput` for a table that cannot be read.
     """
     preparation = preparation_from(options, csv_table)
-    if mask_absent not in ("unknown", "empty"):
-        raise OptionError(f"There is no mask_absent '{mask_absent}'.", hint=nearest(mask_absent, ("unknown", "empty")))
-    table = _read(Path(source))
-    columns = _columns(
-        table, {"path": path, "label": label, "mask": mask, "boxes": boxes, "group": group, "name": name}
-    )
-    names = _class_names(table, columns.get("label"), classes)
-    if negative is not None and negative not in names:
-        raise OptionError(f"There is no class '{negative}'.", hint=nearest(negative, names))
-    nothing = None if mask_absent == "unknown" or not names else names.index(negative) if negative is not None else 0
-    entries = tuple(_entry(table, number, columns, names, nothing) for number in range(len(table.rows)))
-    _unique_names(table, entries)
-    values = None if mask_values is None else (mask_values,) if isinstance(mask_values, int) else tuple(mask_values)
-    return ImageSet(entries, names, preparation, values)
+    columns = {"path": path, "label": label, "mask": mask, "boxes": boxes, "group": group, "name": name}
+    found = listed(Path(source), columns, classes, mask_values, mask_absent, negative)
+    other = next((e.path for e in found.entries if e.path.name.lower().endswith(_OTHERS)), None)
+    if other is not None:
+        reader = "nifti" if ".nii" in other.name.lower() else "dicom"
+        raise OptionError(
+            f"{Path(source).name} lists files that are no pictures, {other.name} among them.",
+            why="They have a reader of their own.",
+            hint=f"Name it before the table: {reader}:{source}",
+            path=source,
+        )
+    return ImageSet(found.entries, found.classes, preparation, found.mask_values)
+
+
+_OTHERS = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
-class _Table:
+class Listed:
+    """What a table lists: files with what is known of them, the classes in order, and which values of masks count."""
+
+    entries: tuple[Entry, ...]
+    classes: tuple[str, ...]
+    mask_values: tuple[int, ...] | None
+
+
+def listed(
+    source: Path,
+    columns: Mapping[str, str | None],
+    classes: Sequence[str] | None = None,
+    mask_values: int | Sequence[int] | None = None,
+    mask_absent: str = "unknown",
+    negative: str | None = None,
+) -> Listed:
+    """The files of a table, whatever reads them. Arguments and errors are those of `csv_table`; columns: role -> column."""
+    if mask_absent not in ("unknown", "empty"):
+        raise OptionError(f"There is no mask_absent '{mask_absent}'.", hint=nearest(mask_absent, ("unknown", "empty")))
+    table = read_table(source)
+    used = _columns(table, columns)
+    names = class_names(table, used.get("label"), classes)
+    if negative is not None and negative not in names:
+        raise OptionError(f"There is no class '{negative}'.", hint=nearest(negative, names))
+    nothing = None if mask_absent == "unknown" or not names else names.index(negative) if negative is not None else 0
+    entries = tuple(_entry(table, number, used, names, nothing) for number in range(len(table.rows)))
+    _unique_names(table, entries)
+    values = None if mask_values is None else (mask_values,) if isinstance(mask_values, int) else tuple(mask_values)
+    return Listed(entries, names, values)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a CSV file by column, and the line that each stands in."""
+
     source: Path
     header: tuple[str, ...]
     rows: tuple[Mapping[str, str], ...]
@@ -70,7 +105,8 @@ class _Table:
         return f"{self.source.name}, line {self.lines[number]}"
 
 
-def _read(source: Path) -> _Table:
+def read_table(source: Path) -> Table:
+    """A CSV file (comma, semicolon or tab; UTF-8) with a header. Raises `BadInput` for one that cannot be read."""
     if not source.is_file():
         raise BadInput(f"There is no file {source}.", hint="Check the path.", path=source)
     try:
@@ -109,12 +145,12 @@ def _read(source: Path) -> _Table:
                 hint="Mend the row; quote cells that hold the separator.",
                 path=source,
             )
-    return _Table(
+    return Table(
         source, tuple(header), tuple(dict(zip(header, row, strict=True)) for _, row in rows), tuple(n for n, _ in rows)
     )
 
 
-def _columns(table: _Table, asked: Mapping[str, str | None]) -> dict[str, str]:
+def _columns(table: Table, asked: Mapping[str, str | None]) -> dict[str, str]:
     """Role -> column. A column whose name is nearly that of an unused role is a question, not meta data."""
     found: dict[str, str] = {}
     for role, column in asked.items():
@@ -140,7 +176,7 @@ def _columns(table: _Table, asked: Mapping[str, str | None]) -> dict[str, str]:
     return found
 
 
-def _no_column(table: _Table, column: str, role: str, given: bool) -> OptionError:
+def _no_column(table: Table, column: str, role: str, given: bool) -> OptionError:
     return OptionError(
         f"{table.source.name} has no column '{column}'.",
         why=f"Its columns: {', '.join(table.header)}.",
@@ -149,7 +185,8 @@ def _no_column(table: _Table, column: str, role: str, given: bool) -> OptionErro
     )
 
 
-def _class_names(table: _Table, column: str | None, classes: Sequence[str] | None) -> tuple[str, ...]:
+def class_names(table: Table, column: str | None, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes as given, else those that occur in the column: numbers by value, then words."""
     if classes is not None:
         return tuple(str(c) for c in classes)
     if column is None:
@@ -163,16 +200,14 @@ def _class_names(table: _Table, column: str | None, classes: Sequence[str] | Non
     return tuple(sorted(found, key=lambda text: (not text.isdecimal(), int(text) if text.isdecimal() else 0, text)))
 
 
-def _entry(
-    table: _Table, number: int, columns: Mapping[str, str], names: tuple[str, ...], nothing: int | None
-) -> Entry:
+def _entry(table: Table, number: int, columns: Mapping[str, str], names: tuple[str, ...], nothing: int | None) -> Entry:
     row = table.rows[number]
     cells = {role: row[column] for role, column in columns.items()}
     if not cells["path"]:
         raise BadInput(
             f"{table.where(number)} has no path.", hint="Fill it in, or leave the row out.", path=table.source
         )
-    label = _label(table, number, cells["label"], names) if "label" in cells else None
+    label = class_of(table, number, cells["label"], names) if "label" in cells else None
     mask, base = cells.get("mask", ""), table.source.parent
     return Entry(
         path=base / cells["path"],
@@ -186,7 +221,8 @@ def _entry(
     )
 
 
-def _label(table: _Table, number: int, text: str, names: tuple[str, ...]) -> int:
+def class_of(table: Table, number: int, text: str, names: tuple[str, ...]) -> int:
+    """The index of the class that a cell names, by its name or its index. Raises `OptionError` for any other."""
     if text in names:
         return names.index(text)
     if text.isdecimal() and int(text) < len(names) and not any(n.isdecimal() for n in names):
@@ -199,7 +235,7 @@ def _label(table: _Table, number: int, text: str, names: tuple[str, ...]) -> int
     )
 
 
-def _boxes(table: _Table, number: int, text: str) -> tuple[Box, ...]:
+def _boxes(table: Table, number: int, text: str) -> tuple[Box, ...]:
     boxes: list[Box] = []
     for part in filter(None, (p.strip() for p in text.split(";"))):
         try:
@@ -212,7 +248,7 @@ def _boxes(table: _Table, number: int, text: str) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
-def _bad_box(table: _Table, number: int, text: str) -> BadInput:
+def _bad_box(table: Table, number: int, text: str) -> BadInput:
     return BadInput(
         f"{table.where(number)}: '{text}' is not a box.",
         why="A box is four numbers, the low corner first.",
@@ -221,7 +257,7 @@ def _bad_box(table: _Table, number: int, text: str) -> BadInput:
     )
 
 
-def _unique_names(table: _Table, entries: tuple[Entry, ...]) -> None:
+def _unique_names(table: Table, entries: tuple[Entry, ...]) -> None:
     first: dict[str, int] = {}
     for number, entry in enumerate(entries):
         if entry.name in first:

@@ -91,7 +91,9 @@ class Preparation:
                 why=f"{channels} positive ones are needed.",
                 hint="Give one per channel.",
             )
-        if self.window is not None and not self.window[0] < self.window[1]:
+        if self.window is not None and not (
+            len(self.window) == 2 and _numbers(self.window) and self.window[0] < self.window[1]
+        ):
             raise OptionError(
                 f"window is {self.window!r}.",
                 why="The low end must be below the high end.",
@@ -120,6 +122,10 @@ class Preparation:
         return Layout((width, height), scaled, (left, top), (self.width, self.height))
 
 
+def _numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, int | float) for v in values)
+
+
 @dataclass(frozen=True)
 class Layout:
     """From a file's pixels to the input's: scale `file` to `scaled`, then take `size` from `corner`. All (x, y)."""
@@ -143,14 +149,19 @@ class Layout:
 
 def preparation_from(options: Mapping[str, Any], reader: Callable[..., Any]) -> Preparation:
     """The options of a reader that concern the picture; an unknown one is refused with the nearest known name."""
-    known = [f.name for f in fields(Preparation)]
+    check_options(options, reader, Preparation)
+    return Preparation(**options)
+
+
+def check_options(options: Mapping[str, Any], reader: Callable[..., Any], settings: Any) -> None:
+    """Raise `OptionError` for an option that is no field of the dataclass `settings`."""
+    known = [f.name for f in fields(settings)]
     own = [p.name for p in inspect.signature(reader).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in options:
         if name not in known:
             raise OptionError(
                 f"The reader '{reader.__name__}' has no option '{name}'.", hint=nearest(name, [*own, *known])
             )
-    return Preparation(**options)
 
 
 @dataclass(frozen=True)
@@ -172,18 +183,23 @@ def read_picture(path: str | Path, preparation: Preparation = Preparation()) -> 
         deep = _full_scale(file, preparation.window)
         upright = _upright(file)
         if deep is not None:
-            picture = _scaled_values(upright, *deep)
-        else:
-            picture = (
-                upright
-                if upright.mode == "L" and preparation.grey
-                else upright.convert("L" if preparation.grey else "RGB")
-            )
-        layout = _checked(preparation.layout(*picture.size), path)
-        pixels = np.asarray(layout.place(picture))
-    values = torch.from_numpy(np.array(pixels, np.float32) if deep is not None else np.array(pixels))
-    values = values.clamp(0, 1) if deep is not None else values.float().div(255)
-    channels = values[None] if values.ndim == 2 else values.permute(2, 0, 1)
+            upright = _scaled_values(upright, *deep)
+        return prepared([upright], preparation, path)
+
+
+def prepared(pictures: Sequence[Image.Image], preparation: Preparation, path: str | Path = "") -> Picture:
+    """One decoded picture, or one per channel, scaled, cropped and normalised.
+
+    Pictures of floats (mode F) hold values from 0 to 1; those outside are cut off. Raises `BadInput` for a picture that
+    would be too large once scaled.
+    """
+    deep = pictures[0].mode == "F"
+    wanted = "L" if preparation.grey else "RGB"
+    fit = [p if deep or p.mode == wanted else p.convert(wanted) for p in pictures]
+    layout = _checked(preparation.layout(*fit[0].size), path)
+    planes = [torch.from_numpy(np.array(layout.place(p), np.float32 if deep else None)) for p in fit]
+    values = [p.clamp(0, 1) if deep else p.float().div(255) for p in planes]
+    channels = torch.cat([v[None] if v.ndim == 2 else v.permute(2, 0, 1) for v in values])
     channels = channels.expand(1 if preparation.grey else 3, -1, -1)
     mean, std = (torch.tensor(v, dtype=torch.float32)[:, None, None] for v in (preparation.mean, preparation.std))
     shown = (channels * 255).round().to(torch.uint8).permute(1, 2, 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import torch
 from torch import Tensor
 
 from pellucid import files
-from pellucid.data.image_file import SUFFIXES, Preparation, place_boxes, preparation_from, read_mask, read_picture
+from pellucid.data.image_file import (
+    SUFFIXES,
+    Picture,
+    Preparation,
+    place_boxes,
+    preparation_from,
+    read_mask,
+    read_picture,
+)
 from pellucid.errors import BadInput
 from pellucid.sample import Facts, Sample
 
@@ -23,7 +32,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Entry:
-    """One file and what is known about it. label: class index or None. no_truth: nothing is there to be found."""
+    """One file and what is known about it.
+
+    label: class index or None. no_truth: nothing is there to be found. frame: which one of a file that holds several.
+    """
 
     path: Path
     name: str
@@ -33,6 +45,7 @@ class Entry:
     boxes: tuple[Box, ...] = ()
     no_truth: bool = False
     meta: Mapping[str, str] = field(default_factory=dict)
+    frame: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,19 +53,28 @@ class ImageSet:
     """A data set of image files, read when asked for. A bad file raises `BadInput` when it is read, not before.
 
     An empty group means that nothing is known: splits then treat the file as a group of its own.
+    parts: the published split, name -> indices, where the entries are more than one part of it. left_out: files that
+    belong to the source and hold no picture, and why.
     """
 
     entries: tuple[Entry, ...]
     classes: tuple[str, ...] = ()
     preparation: Preparation = field(default_factory=Preparation)
     mask_values: tuple[int, ...] | None = None
+    parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def laterality(self) -> bool:
+        """Whether the classes are sides, so that a picture turned round would be of another class."""
+        return sides_in(self.classes)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Sample:
         entry = self.entries[index]
-        picture = read_picture(entry.path, self.preparation)
+        picture, found = self._picture(entry)
         return Sample(
             input=picture.input,
             label=entry.label,
@@ -60,8 +82,12 @@ class ImageSet:
             name=entry.name,
             group=entry.group,
             image=picture.image,
-            meta={"path": str(entry.path), "file_size": picture.layout.file, **entry.meta},
+            meta={"path": str(entry.path), "file_size": picture.layout.file, **found, **entry.meta},
         )
+
+    def _picture(self, entry: Entry) -> tuple[Picture, Mapping[str, Any]]:
+        """The picture, and what its file says of it."""
+        return read_picture(entry.path, self.preparation), {}
 
     def _mask(self, entry: Entry, layout: Any) -> Tensor | None:
         parts = []
@@ -92,11 +118,17 @@ class ImageSet:
     def fingerprint(self) -> str:
         """A digest of the files' bytes, the labels and the preparation. Where the files lie does not matter."""
         digest = hashlib.sha256(json.dumps([self.classes, asdict(self.preparation), self.mask_values]).encode())
+        content = lru_cache(maxsize=2)(files.sha256)  # the frames of one file stand side by side
         for entry in self.entries:
             known = [entry.name, entry.label, entry.group, entry.boxes, entry.no_truth, dict(entry.meta)]
-            contents = [files.sha256(p) if p is not None and p.is_file() else "" for p in (entry.path, entry.mask)]
+            contents = [content(p) if p is not None and p.is_file() else "" for p in (entry.path, entry.mask)]
             digest.update(json.dumps([known, contents], sort_keys=True).encode())
         return digest.hexdigest()
+
+
+def sides_in(classes: Sequence[str]) -> bool:
+    """Whether class names speak of left or right."""
+    return any(re.search(r"(?<![a-z])(left|right)(?![a-z])", name.lower()) for name in classes)
 
 
 def image_set(source: str | Path | Sequence[str | Path], **options: Any) -> ImageSet:

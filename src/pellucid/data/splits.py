@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,11 @@ def split(dataset: Dataset, fractions: Mapping[str, float] | None = None, *, see
     return _made(dataset, facts, parts, seed)
 
 
+def groups_of_rarest(dataset: Dataset) -> int:
+    """In how many groups (patients) the class is found that is found in fewest: no more parts can have all classes."""
+    return _enough(dataset, _facts(dataset), 1)
+
+
 def _facts(dataset: Dataset) -> list[Facts]:
     return [dataset.facts(i) for i in range(len(dataset))]
 
@@ -106,11 +112,13 @@ def _groups(facts: Sequence[Facts]) -> list[str]:
 
 
 def _strata(facts: Sequence[Facts]) -> list[int]:
-    """Class indices; one stratum where there are no classes."""
+    """Class indices; one stratum where there are no classes. A sample that lacks its class goes with the largest one."""
     labels = [f.label for f in facts]
-    return (
-        [int(v) for v in labels if isinstance(v, int)] if all(isinstance(v, int) for v in labels) else [0] * len(labels)
-    )
+    known = [label for label in labels if isinstance(label, int)]
+    if not known or any(isinstance(label, float) for label in labels):
+        return [0] * len(labels)
+    largest = Counter(known).most_common(1)[0][0]
+    return [label if isinstance(label, int) else largest for label in labels]
 
 
 def _enough(dataset: Dataset, facts: Sequence[Facts], parts: int) -> int:
@@ -125,7 +133,7 @@ def _enough(dataset: Dataset, facts: Sequence[Facts], parts: int) -> int:
         name = dataset.classes[rarest] if rarest < len(dataset.classes) else str(rarest)
         raise BadInput(
             f"The data set cannot be split into {parts} parts.",
-            why=f"The class '{name}' has images of {len(members[rarest])} group(s) (patients) only.",
+            why=f"The class '{name}' has samples of {len(members[rarest])} group(s) (patients) only.",
             hint="Ask for fewer parts, or add data.",
         )
     return len(members[rarest])

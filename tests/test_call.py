@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.call import Call, has_evidence, weights_device
+from pellucid.call import Call, has_evidence, unwrapped, weights_device
 from pellucid.errors import OptionError
 
 
@@ -100,6 +100,12 @@ def test_where_a_network_lives() -> None:
     assert weights_device(nn.ReLU()) == torch.device("cpu")
 
 
+def test_the_network_behind_its_wrappers() -> None:
+    net = Network()
+    assert unwrapped(nn.DataParallel(nn.DataParallel(net))) is net
+    assert unwrapped(net) is net
+
+
 def test_evidence_is_a_method_of_the_network() -> None:
     class Told(nn.Module):
         def evidence(self, x: Tensor, factor: float) -> Tensor:
@@ -110,3 +116,17 @@ def test_evidence_is_a_method_of_the_network() -> None:
     assert not has_evidence(nn.ReLU())
     with pytest.raises(OptionError, match="Convert it first"):
         Call(nn.ReLU()).evidence(X)
+
+
+def test_a_network_is_bound_as_it_is_and_a_call_stays() -> None:
+    class Told(nn.Module):
+        output = "logits"
+
+        def evidence(self) -> None: ...
+
+    told = Told()
+    assert (Call.of(told).model, Call.of(told).output) == (told, "logits")  # it knows where its logits are
+    relu = nn.ReLU()
+    assert (Call.of(nn.DataParallel(relu)).model, Call.of(relu).output) == (relu, None)
+    call = Call(relu, output=0)
+    assert Call.of(call) is call

@@ -108,6 +108,19 @@ def test_no_map_at_all() -> None:
         chosen(nn.Sequential(nn.Flatten(), nn.Linear(512, 2)), inputs(2))
 
 
+def test_a_network_compiled_before_is_seen_and_keeps_no_hook() -> None:
+    """Compiled code does not ask for hooks that came later."""
+    net, x = GapNet(2).eval(), inputs(2)
+    model = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        expected = model(x)
+        assert hooks.last_spatial_layer(model, model, x) is net.features  # type: ignore[arg-type]
+        with hooks.silent(model, net.features):  # type: ignore[arg-type]
+            assert torch.equal(model(x), net.fc.bias.expand(3, 3))
+        assert torch.equal(model(x), expected)
+    torch._dynamo.reset()
+
+
 def test_the_tap_gives_the_layers_own_output_and_the_tail_alone_a_graph() -> None:
     net, x = GapNet(2).eval(), inputs(2)
     with unchanged(net):
@@ -141,7 +154,7 @@ def test_a_tap_refuses_what_is_no_map() -> None:
 
     net, x = Net().eval(), inputs(2)
     with unchanged(net):
-        with pytest.raises(LayerError, match="returns a tuple"), hooks.tap(net, net.pair):
+        with pytest.raises(LayerError, match="tuple with 2 feature maps"), hooks.tap(net, net.pair):
             net(x)
         with hooks.tap(net, net.idle) as taken:
             net(x)
@@ -198,3 +211,21 @@ def test_detached_reaches_into_containers() -> None:
     assert found == {"a": [x, [x, "word"]]}
     assert not found["a"][0].requires_grad
     assert not found["a"][1][0].requires_grad
+
+
+def test_a_silent_layer_gives_zeros_and_speaks_again_afterwards(rank: int) -> None:
+    net, x = GapNet(rank).eval(), inputs(rank)
+    with unchanged(net), torch.no_grad():
+        before = net(x)
+        with hooks.silent(net, net.features):
+            assert torch.equal(net(x), net.fc.bias.expand(3, -1))  # the mean of nothing
+        assert torch.equal(net(x), before)
+
+
+def test_what_is_listened_to_can_be_differentiated_to_the_input() -> None:
+    net, x = GapNet(1).eval(), inputs(1).requires_grad_()
+    with unchanged(net), hooks.listen(net, net.features[0]) as heard:
+        net(x)
+    (slope,) = torch.autograd.grad(heard.activation.sum(), x)
+    (expected,) = torch.autograd.grad(net.features[0](x).sum(), x)  # before the ReLU that works in place on it
+    assert torch.equal(slope, expected)

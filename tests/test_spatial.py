@@ -34,6 +34,7 @@ def test_registered_upsampling_puts_a_ramp_where_it_belongs(rank: int) -> None:
         torch.testing.assert_close(spatial.upsample(ramp, geometry), expected.expand((32,) * rank))
 
 
+@pytest.mark.bug("B10")
 def test_interpolation_makes_no_new_extremes() -> None:
     volume = torch.zeros(4, 4, 4)
     volume[1, 1, 1] = 1
@@ -180,3 +181,67 @@ def test_blur_equals_scipy(rank: int) -> None:
 def test_one_number_per_input_broadcasts(rank: int) -> None:
     like = torch.ones(2, *(3,) * rank)
     assert torch.equal(spatial.expand(torch.tensor([1.0, 2.0]), like) * like, torch.stack([like[0], 2 * like[1]]))
+
+
+def motion(rank: int, turn: float = 0.0, zoom: float = 1.0, shift: float = 0.0) -> dict[str, Tensor]:
+    return {"turn": torch.tensor([turn]), "zoom": torch.tensor([zoom]), "shift": torch.full((1, rank), shift)}
+
+
+def test_what_is_not_moved_stays(rank: int) -> None:
+    x = torch.randn(1, 2, *range(4, 4 + rank))
+    torch.testing.assert_close(spatial.moved(x, **motion(rank)), x)
+
+
+def test_a_shift_shows_what_lies_further_on_and_mirrors_the_rest(rank: int) -> None:
+    x = torch.randn(1, 2, *range(4, 4 + rank))
+    expected = x
+    for axis in range(2, x.ndim):
+        n = x.shape[axis]
+        expected = expected.index_select(axis, torch.tensor([*range(1, n), n - 1]))
+    torch.testing.assert_close(spatial.moved(x, **motion(rank, shift=1.0)), expected)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (4, 6), (3, 4, 6)])
+def test_half_a_turn_and_a_quarter_are_those_of_the_last_two_axes(size: tuple[int, ...]) -> None:
+    x, rank = torch.randn(1, 2, *size), len(size)
+    torch.testing.assert_close(spatial.moved(x, **motion(rank, turn=math.pi)), x.flip(-2, -1))
+    square = x[..., :4, :4] if size[-1] != size[-2] else x
+    torch.testing.assert_close(
+        spatial.moved(square, **motion(rank, turn=math.pi / 2)), torch.rot90(square, -1, (-2, -1)), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_turn_keeps_lengths_on_an_oblong() -> None:
+    """A dot four samples right of the centre lies four samples below or above it after a quarter turn."""
+    x = torch.zeros(1, 1, 11, 17)
+    x[..., 5, 12] = 1
+    found = spatial.moved(x, **motion(2, turn=math.pi / 2))[0, 0]
+    assert divmod(int(found.argmax()), 17) in ((1, 8), (9, 8))
+    assert float(found.max()) == pytest.approx(1, abs=1e-5)
+
+
+def test_zoom_shows_more_or_less(rank: int) -> None:
+    """Twice the zoom of a ramp about the centre is twice as steep; half is half."""
+    ramp = torch.arange(9.0) - 4
+    x = ramp.view(1, 1, -1, *(1,) * (rank - 1)).expand(1, 1, *(9,) * rank)
+    inner = spatial.moved(x, **motion(rank, zoom=0.5))
+    torch.testing.assert_close(inner, x * 0.5)
+    outer = spatial.moved(x, **motion(rank, zoom=2.0))
+    torch.testing.assert_close(outer[:, :, 3:6], x[:, :, 3:6] * 2)
+
+
+def test_a_signal_is_not_turned() -> None:
+    x = torch.randn(1, 2, 9)
+    torch.testing.assert_close(spatial.moved(x, **motion(1, turn=1.0)), x)
+
+
+def test_regions_of_a_signal_and_of_a_volume_by_hand() -> None:
+    """A signal has no second axis to add up along: the region's place is still that of its own cells."""
+    values = torch.tensor([3.0, 1.0, 0.0, 0.0, 0.0, -2.0])
+    first, second = spatial.regions(values, Geometry.unregistered((6,), (12,)))
+    assert (first.name, first.low, first.high, first.value) == ("early", (0,), (4,), 4.0)
+    assert (second.name, second.low, second.high, second.value) == ("late", (10,), (12,), -2.0)
+    volume = torch.zeros(3, 3, 6)
+    volume[2, 0] = values.clamp_min(0)
+    (only,) = spatial.regions(volume, Geometry.unregistered((3, 3, 6), (3, 3, 12)))
+    assert (only.name, only.low, only.high) == ("last slices, upper left", (2, 0, 0), (3, 1, 4))

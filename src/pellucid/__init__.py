@@ -30,21 +30,28 @@ _PUBLIC = {
     "RegressionTarget": "pellucid.targets",
     "ResourceError": "pellucid.errors",
     "Run": "pellucid.training.run",
+    "SUMMARIES": "pellucid.metrics",
     "Sample": "pellucid.sample",
+    "SeveralTargets": "pellucid.targets",
+    "SimilarityTarget": "pellucid.targets",
     "SingleLogitTarget": "pellucid.targets",
     "SoftCAM": "pellucid.models.softcam",
     "Table": "pellucid.record",
     "TargetError": "pellucid.errors",
     "TrainingConfig": "pellucid.training.config",
+    "VIEWS": "pellucid.views",
+    "against_null": "pellucid.null",
+    "before_suppression": "pellucid.models.detection",
     "convert": "pellucid.models.convert",
     "distil": "pellucid.training.distil",
-    "evaluate": "pellucid.api",
+    "evaluate": "pellucid.evaluation",
     "explain": "pellucid.api",
     "export": "pellucid.models.export",
     "inspect": "pellucid.models.inspection",
     "load": "pellucid.models.storage",
     "multi_scale": "pellucid.models.multi_scale",
     "open_data": "pellucid.data",
+    "region_effect": "pellucid.region_effect",
     "report": "pellucid.reports",
     "train": "pellucid.training.loop",
     "with_pooling": "pellucid.models.multi_scale",
@@ -71,13 +78,19 @@ __all__ = [
     "RegressionTarget",
     "ResourceError",
     "Run",
+    "SUMMARIES",
     "Sample",
+    "SeveralTargets",
+    "SimilarityTarget",
     "SingleLogitTarget",
     "SoftCAM",
     "Table",
     "TargetError",
     "TrainingConfig",
+    "VIEWS",
     "__version__",
+    "against_null",
+    "before_suppression",
     "convert",
     "distil",
     "evaluate",
@@ -87,13 +100,14 @@ __all__ = [
     "load",
     "multi_scale",
     "open_data",
+    "region_effect",
     "report",
     "train",
     "with_pooling",
 ]
 
 if TYPE_CHECKING:
-    from pellucid.api import evaluate, explain
+    from pellucid.api import explain
     from pellucid.data import READERS, open_data
     from pellucid.errors import (
         AuditFailed,
@@ -106,16 +120,20 @@ if TYPE_CHECKING:
         ResourceError,
         TargetError,
     )
+    from pellucid.evaluation import evaluate
     from pellucid.explanation import Explanation
     from pellucid.methods import METHODS
-    from pellucid.metrics import METRICS
+    from pellucid.metrics import METRICS, SUMMARIES
     from pellucid.models.convert import convert
+    from pellucid.models.detection import before_suppression
     from pellucid.models.export import export
     from pellucid.models.inspection import inspect
     from pellucid.models.multi_scale import multi_scale, with_pooling
     from pellucid.models.softcam import SoftCAM
     from pellucid.models.storage import load
+    from pellucid.null import against_null
     from pellucid.record import Table
+    from pellucid.region_effect import region_effect
     from pellucid.reports import report
     from pellucid.sample import Sample
     from pellucid.targets import (
@@ -125,6 +143,8 @@ if TYPE_CHECKING:
         OneVsRestTarget,
         RegionTarget,
         RegressionTarget,
+        SeveralTargets,
+        SimilarityTarget,
         SingleLogitTarget,
     )
     from pellucid.training import PENALTIES
@@ -132,6 +152,7 @@ if TYPE_CHECKING:
     from pellucid.training.distil import distil
     from pellucid.training.loop import train
     from pellucid.training.run import Run
+    from pellucid.views import VIEWS
 
 
 def __getattr__(name: str) -> Any:

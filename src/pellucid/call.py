@@ -33,6 +33,14 @@ class Call:
     input_name: str | None = None
     batch: int | None = None
 
+    @classmethod
+    def of(cls, model: nn.Module | Call) -> Call:
+        """A network without other inputs, bound; a call stays what it is. A SoftCAM knows which output its logits are."""
+        if isinstance(model, Call):
+            return model
+        network = unwrapped(model)
+        return cls(network, output=getattr(network, "output", None) if has_evidence(network) else None)
+
     def __call__(self, x: Tensor) -> Any:
         return self.select(self.run(self.model, x))
 
@@ -121,6 +129,16 @@ def _length(output: Any) -> int:
 def has_evidence(model: nn.Module) -> bool:
     """Whether the network can tell what its logits are made of."""
     return callable(getattr(model, "evidence", None))
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, where it stands behind DataParallel or DistributedDataParallel.
+
+    Explaining looks into one network in one thread; its copies on other devices are out of reach.
+    """
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
 
 
 def weights_device(model: nn.Module) -> torch.device:

@@ -14,26 +14,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pellucid import files, spatial, targets
+from pellucid.chance import Null
 from pellucid.errors import BadInput, IntegrityError, OptionError
 from pellucid.spatial import Geometry
-from pellucid.targets import Target
+from pellucid.targets import SeveralTargets, Target
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMAT = 1
+LEAST = 0.01  # logit: a map that holds less in all changes no probability by more than 0.25 percentage points
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """A signed map per input, `(batch, *grid)`.
+    """A signed map per input, `(batch, *grid)`; for several targets at once `(batch, targets, *grid)`.
 
     complete: the cells, `constant` and `common` add up to the score, in its units (logits).
     constant: the part of the score that belongs to no place (the bias; for one class against the rest also minus the
     entropy of the rest). common: the part that is the same for all
-    classes and therefore says nothing about which one. Both `(batch,)`; None counts as zero.
+    classes and therefore says nothing about which one. Both of the score's shape, `(batch,)` or `(batch, targets)`; None
+    counts as zero.
     output, target: what the network gave and what was explained of it, so that nobody has to run the network again.
     layer: the name of the layer whose cells these are, where there is one.
+    notes: what else it takes to repeat this (a fast backend and how far it is from the network itself).
     """
 
     map: Float[Tensor, "batch *grid"]
@@ -44,6 +48,7 @@ class Attribution:
     constant: Float[Tensor, "batch"] | None = None
     common: Float[Tensor, "batch"] | None = None
     layer: str = ""
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,10 @@ class Explanation:
     """A batch of explained decisions. `e[i]` is one of them; `ledger`, `text` and `overlay` speak of one.
 
     map: signed and unnormalised, `(batch, *grid)`. score: what was explained, `(batch,)`. logits: the network's output.
+    Several targets at once: `(batch, targets, *grid)` and `(batch, targets)`; `e.of(k)` is the explanation of one target.
     classes: class names, where known. options: the method's. provenance: what it takes to repeat this.
-    input: what the network saw, kept for drawing only.
+    input: what the network saw, kept for drawing only. null: how large such maps are without this content
+    (see `against_null`).
     """
 
     map: Float[Tensor, "batch *grid"]
@@ -120,6 +127,7 @@ class Explanation:
     common: Float[Tensor, "batch"] | None = None
     classes: tuple[str, ...] | None = None
     input: Tensor | None = None
+    null: Null | None = None
 
     def __len__(self) -> int:
         return len(self.map)
@@ -145,6 +153,29 @@ class Explanation:
             self,
             map=pick(self.map), target=self.target.rows(index), score=pick(self.score), logits=pick(self.logits),
             constant=pick(self.constant), common=pick(self.common), input=pick(self.input),
+            null=None if self.null is None else self.null.rows(index),
+        )  # fmt: skip
+
+    @property
+    def several(self) -> bool:
+        """Whether every input has several targets."""
+        return isinstance(self.target, SeveralTargets)
+
+    def of(self, target: int) -> Explanation:
+        """The explanation of one of several targets, by its place among them."""
+        members = self.target.each() if isinstance(self.target, SeveralTargets) else (self.target,)
+        if not -len(members) <= target < len(members):
+            raise IndexError(f"There are {len(members)} targets; {target} is out of range.")
+        if not self.several:
+            return self
+
+        def pick(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[:, target]
+
+        return replace(
+            self,
+            map=self.map[:, target], target=members[target], score=self.score[:, target],
+            constant=pick(self.constant), common=pick(self.common),
         )  # fmt: skip
 
     def contributions(self) -> Contributions:
@@ -162,7 +193,7 @@ class Explanation:
         constant = zero if self.constant is None else self.constant
         common = zero if self.common is None else self.common
         # In double precision, so that the sum of many cells is not what makes a residual.
-        parts = self.map.double().flatten(1).sum(1) + constant.double() + common.double()
+        parts = self.map.double().flatten(-len(self.geometry.grid)).sum(-1) + constant.double() + common.double()
         return Contributions(self.map, constant, common, (self.score.double() - parts).to(self.score), self.score)
 
     def ledger(self, k: int = 5) -> Ledger:
@@ -201,19 +232,41 @@ class Explanation:
         """The decision in plain words; every number comes from this explanation."""
         one = self._only("text")
         name = one.target.describe(one.classes, 0)
-        head = f"{one.method} explains {name}: score {float(one.score[0]):+.2f}{one._probability()}."
-        if not one.complete:
-            return head + " The map ranks places; its values do not add up to the score."
-        found = spatial.regions(one.map[0], one.geometry)
-        positive = [r for r in found if r.value > 0]
+        said = [
+            f"{one.method} explains {name}: score {float(one.score[0]):+.2f}{one._probability()}.",
+            "" if one.complete else "The map ranks places; its values do not add up to the score.",
+            one.remark() or (one._where() if one.complete else ""),
+            "" if one.null is None else one.null.text(),
+        ]
+        return " ".join(sentence for sentence in said if sentence)
+
+    def remark(self) -> str:
+        """What has to be said of the map of one input that shows nothing for the target; empty where it shows something."""
+        one = self._only("remark")
+        if not bool((one.map != 0).any()):
+            return "No evidence: the map is zero."
+        if not bool((one.map > 0).any()):
+            return "No positive evidence."
+        total = float(one.map.double().abs().sum())
+        return f"Hardly any evidence: {total:.1g} logit in all." if one.in_logits and total < LEAST else ""
+
+    @property
+    def in_logits(self) -> bool:
+        """Whether the cells' values are parts of a logit."""
+        return self.complete and self.provenance.get("task") != "regression"
+
+    def _where(self) -> str:
+        """The places that speak for the target, of a complete map."""
+        cells = self.map[0].detach().cpu()
+        positive = [r for r in spatial.regions(cells, self.geometry) if r.value > 0]
+        total = float(cells.clamp_min(0).sum())
         if not positive:
-            return head + " No place speaks for it."
-        total = float(one.map[0].clamp_min(0).sum())
+            return f"No region speaks for it; its positive cells hold {total:+.1g} in all."
         shown = positive[:3]
-        share = sum(float(one.map[0].cpu()[r.cells].clamp_min(0).sum()) for r in shown) / total
+        share = sum(float(cells[r.cells].clamp_min(0).sum()) for r in shown) / total
         places = ", ".join(f"{r.name} ({r.value:+.2f})" for r in shown)
         regions = "One region carries" if len(shown) == 1 else f"{len(shown)} regions carry"
-        return f"{head} {regions} {share:.0%} of the evidence for it: {places}."
+        return f"{regions} {share:.0%} of the evidence for it: {places}."
 
     def _probability(self) -> str:
         logits, task = self.logits, self.provenance.get("task")
@@ -242,6 +295,11 @@ class Explanation:
         return card(self)
 
     def _only(self, what: str) -> Explanation:
+        if self.several:
+            raise OptionError(
+                f"{what}() speaks of one target; here every input has {self.map.shape[1]}.",
+                hint=f"Use e.of(k)[i].{what}().",
+            )
         if len(self) != 1:
             raise OptionError(f"{what}() speaks of one input; there are {len(self)}.", hint=f"Use e[i].{what}().")
         return self
@@ -255,6 +313,8 @@ class Explanation:
             "logits": self.logits,
             "constant": self.constant,
             "common": self.common,
+            "null_strongest": None if self.null is None else self.null.strongest,
+            "null_positive": None if self.null is None else self.null.positive,
         }
         stream = io.BytesIO()
         kept = {k: v.detach().cpu().float().numpy() for k, v in arrays.items() if isinstance(v, Tensor)}
@@ -263,6 +323,7 @@ class Explanation:
         described = {
             "format": FORMAT, "sha256": files.sha256(path), "method": self.method, "options": _jsonable(self.options), "provenance": _jsonable(self.provenance),
             "target": self.target.as_dict(), "geometry": self.geometry.as_dict(), "complete": self.complete, "classes": self.classes,
+            "null": None if self.null is None else self.null.kind,
         }  # fmt: skip
         files.write_json(folder / "explanation.json", described)
         return folder
@@ -288,16 +349,17 @@ class Explanation:
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {k: torch.from_numpy(stored[k]) for k in stored.files}
-        classes = described["classes"]
+        classes, kind = described["classes"], described.get("null")
         return cls(
             map=arrays["map"], geometry=Geometry.from_dict(described["geometry"]), target=targets.from_dict(described["target"]), score=arrays["score"],
             logits=arrays.get("logits"), method=described["method"], options=described["options"], provenance=described["provenance"],
             complete=described["complete"], constant=arrays.get("constant"), common=arrays.get("common"), classes=tuple(classes) if classes else None,
+            null=Null(kind, arrays["null_strongest"], arrays["null_positive"]) if kind else None,
         )  # fmt: skip
 
 
 def _bounds(region: spatial.Region) -> str:
-    axes = ("x", "y", "z")
+    axes = ("samples",) if len(region.low) == 1 else ("x", "y", "z")
     spans = zip(reversed(region.low), reversed(region.high), strict=True)
     return ", ".join(f"{axes[i]} {low} to {high}" for i, (low, high) in enumerate(spans))
 

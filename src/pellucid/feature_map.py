@@ -21,6 +21,8 @@ class FeatureMap:
     """What one pass showed of a layer: its output in float32 at least, and where its cells lie in the input.
 
     output, target: what the network gave, without its graph, and what is explained of it. layer, module: the layer.
+    targets: how many targets each input has where these are several. Every row of the activation is then one input
+    with one of its targets, so that a method works on rows and need not know.
     """
 
     activation: Float[Tensor, "batch channels *grid"]
@@ -29,16 +31,18 @@ class FeatureMap:
     geometry: Geometry
     layer: str
     module: nn.Module
+    targets: int | None = None
 
     def attribution(self, cells: Float[Tensor, "batch *grid"], rectify: bool = False) -> Attribution:
         """The map a method made of it; with `rectify` only what is positive."""
         cells = cells.relu() if rectify else cells
+        cells = cells if self.targets is None else cells.view(-1, self.targets, *cells.shape[1:])
         return Attribution(cells, self.geometry, self.output, self.target, layer=self.layer)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SlopedFeatureMap(FeatureMap):
-    """`slope`: the gradient of each input's score with respect to the activation, in float32 at least."""
+    """`slope`: the gradient of each row's score with respect to the activation, in float32 at least."""
 
     slope: Float[Tensor, "batch channels *grid"]
 
@@ -72,8 +76,13 @@ def differentiate(call: Call, x: Tensor, target: Target, layer: str | nn.Module 
         slope = full_precision(hooks.gradient(decided(output), activation, f"layer '{taken.name}'"))
     place = call.geometry if layer is None else Geometry.unregistered
     geometry = place(activation.shape[2:], x.shape[2:])
+    activation, several = full_precision(activation.detach()), None
+    if slope.ndim > activation.ndim:
+        several = slope.shape[1]
+        activation = activation[:, None].expand_as(slope).flatten(0, 1)
+        slope = slope.flatten(0, 1)
     return SlopedFeatureMap(
-        full_precision(activation.detach()), hooks.detached(output), decided, geometry, taken.name, chosen, slope
+        activation, hooks.detached(output), decided, geometry, taken.name, chosen, several, slope=slope
     )
 
 

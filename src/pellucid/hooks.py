@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -54,6 +56,17 @@ class Tap:
 
 
 @contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what `torch.compile` compiled as it is written, and compile nothing.
+
+    Code that was compiled before does not ask for hooks that came later, and what is compiled under a hook may keep it.
+    """
+    loaded = "torch._dynamo" in sys.modules  # else nothing can be compiled, and loading it takes seconds
+    with torch.compiler.set_stance("force_eager") if loaded else nullcontext():
+        yield
+
+
+@contextmanager
 def tap(model: nn.Module, layer: nn.Module, *, gradient: bool = True) -> Iterator[Tap]:
     """Record what `layer` gives. With `gradient`, autograd sees only what comes after the layer.
 
@@ -64,26 +77,21 @@ def tap(model: nn.Module, layer: nn.Module, *, gradient: bool = True) -> Iterato
     taken = Tap(layer_name(model, layer))
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        if not isinstance(output, Tensor):
-            raise LayerError(
-                f"Layer '{taken.name}' returns a {type(output).__name__}.",
-                why="A map needs a layer that returns one tensor.",
-                hint="Choose one of its sub-layers.",
-            )
+        found = _map_in(output, taken.name)
         if not gradient:
-            taken.outputs.append(output.detach().clone())
+            taken.outputs.append(found.detach().clone())
             return output
         if not torch.is_grad_enabled():
             torch.set_grad_enabled(True)
-        leaf = output.detach()
+        leaf = found.detach()
         leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
         taken.outputs.append(leaf)
-        return leaf.clone()
+        return _replaced(output, found, leaf.clone())
 
     handle = layer.register_forward_hook(hook)
     before = torch.is_grad_enabled()
     try:
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), uncompiled():
             torch.set_grad_enabled(False)
             yield taken
     finally:
@@ -91,13 +99,77 @@ def tap(model: nn.Module, layer: nn.Module, *, gradient: bool = True) -> Iterato
         handle.remove()
 
 
-def gradient(score: Float[Tensor, "batch"], point: Tensor, name: str) -> Tensor:
+@contextmanager
+def listen(model: nn.Module, layer: nn.Module) -> Iterator[Tap]:
+    """Record what `layer` gives together with its graph, so that it can be differentiated to what came before."""
+    taken = Tap(layer_name(model, layer))
+    handle = layer.register_forward_hook(
+        lambda module, args, output: taken.outputs.append(_map_in(output, taken.name).clone())
+    )
+    try:
+        with uncompiled():
+            yield taken
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def silent(model: nn.Module, layer: nn.Module) -> Iterator[None]:
+    """Let `layer` give zeros instead of its feature map."""
+    name = layer_name(model, layer)
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        found = _map_in(output, name)
+        return _replaced(output, found, torch.zeros_like(found))
+
+    handle = layer.register_forward_hook(hook)
+    try:
+        with uncompiled():
+            yield
+    finally:
+        handle.remove()
+
+
+def _parts(output: Any) -> list[Any]:
+    if isinstance(output, Mapping):
+        return list(output.values())
+    return list(output) if isinstance(output, list | tuple) else [output]
+
+
+def _map_in(output: Any, name: str) -> Tensor:
+    """The one feature map in what a layer returns: a tensor, or the only one with positions in a tuple or dict."""
+    found = [part for part in _parts(output) if isinstance(part, Tensor)]
+    maps = found if isinstance(output, Tensor) else [part for part in found if part.ndim >= 3]
+    if len(maps) != 1:
+        raise LayerError(
+            f"Layer '{name}' returns a {type(output).__name__} with {len(maps)} feature maps.",
+            why="Which of them is meant cannot be known.",
+            hint="Choose one of its sub-layers.",
+        )
+    return maps[0]
+
+
+def _replaced(output: Any, old: Tensor, new: Tensor) -> Any:
+    """What a layer returned, with one tensor in it exchanged."""
+    if isinstance(output, Tensor):
+        return new
+    if isinstance(output, Mapping):
+        changed: Any = copy(output)
+        changed.update({k: new for k, v in output.items() if v is old})
+        return changed
+    values = [new if v is old else v for v in output]
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+
+
+def gradient(score: Float[Tensor, "batch *targets"], point: Tensor, name: str) -> Tensor:
     """How each input's score changes with `point` (same shape as it); `.grad` of nothing is touched.
 
-    The scores are added up first, which leaves the inputs apart as long as the network does.
+    The scores are added up first, which leaves the inputs apart as long as the network does. With several scores per
+    input the result has their axis after the first: `(batch, targets, ...)`.
     Raises `LayerError` when the score does not depend on the point.
     """
-    found = torch.autograd.grad(score.float().sum(), point, allow_unused=True)[0] if score.requires_grad else None
+    totals = score.float().sum(0)
+    found = _slopes(totals, point) if score.requires_grad else None
     if found is None:
         raise LayerError(
             f"The score does not depend on {name}.",
@@ -105,6 +177,35 @@ def gradient(score: Float[Tensor, "batch"], point: Tensor, name: str) -> Tensor:
             hint="Choose a layer on the way from the input to the output that is explained.",
         )
     return found
+
+
+# How many scores are differentiated in one backward pass: it holds the tail's gradients of all of them.
+_AT_A_TIME = 32
+
+
+def _slopes(totals: Float[Tensor, "*targets"], point: Tensor) -> Tensor | None:
+    """d totals / d point, with the targets' axis second; None where the point has no part in them."""
+    if totals.ndim == 0:
+        return torch.autograd.grad(totals, point, allow_unused=True)[0]
+    unit = torch.eye(len(totals), dtype=totals.dtype, device=totals.device)
+    parts = [_weighted_slopes(totals, point, rows) for rows in torch.split(unit, _AT_A_TIME)]
+    found = [part for part in parts if part is not None]
+    return torch.cat(found).movedim(0, 1) if found else None
+
+
+def _weighted_slopes(totals: Tensor, point: Tensor, weights: Float[Tensor, "rows targets"]) -> Tensor | None:
+    """The gradient of each weighted sum of the totals, first axis rows, in one backward pass where that is possible."""
+
+    def slope(given: Tensor, batched: bool) -> Tensor | None:
+        return torch.autograd.grad(
+            totals, point, given, retain_graph=True, allow_unused=True, is_grads_batched=batched
+        )[0]
+
+    try:
+        return slope(weights, True)
+    except RuntimeError:  # something on the way has no batched backward pass: one after the other, then
+        alone = [found for found in (slope(row, False) for row in weights) if found is not None]
+        return torch.stack(alone) if alone else None
 
 
 def detached(output: Any) -> Any:
@@ -178,11 +279,12 @@ def spatial_layer(
 ) -> nn.Module:
     """The layer whose feature map is looked at: the given one, or else the last before pooling.
 
-    Choosing takes one pass of `run(x)`, remembered for as long as the network has the same modules.
+    A network may name it itself (`spatial_layer`, a string). Choosing takes one pass of `run(x)`, remembered for as long as the network has the same modules.
     Raises `LayerError` for a layer with its channels last, whose map would mix channels and places.
     """
     if layer is None:
-        return last_spatial_layer(model, run, x)
+        named = getattr(model, "spatial_layer", None)  # a network may know better than its order of layers tells
+        return find_layer(model, named) if isinstance(named, str) else last_spatial_layer(model, run, x)
     found = find_layer(model, layer)
     if any(type(m) is nn.LayerNorm for m in model.modules()):  # convolutional networks need no look at their axes
         survey = _survey(model, run, x)
@@ -292,7 +394,7 @@ def _shapes(model: nn.Module, run: Callable[[Tensor], Any], x: Tensor) -> list[t
 
     handles = [m.register_forward_hook(hook) for m in model.modules() if m is not model]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled():
             run(x.clone())  # a copy, since the network may work on its input in place
     finally:
         for handle in handles:

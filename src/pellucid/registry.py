@@ -36,14 +36,18 @@ class MethodRow(Leaf):
     needs: facts about the network ("evidence": a SoftCAM; "layer": a spatial layer; "gradient"; "gates": functions that
     can be seen and given another way back).
     space: "cells" of a feature map or "pixels" of the input. control: True for maps that know nothing.
+    several: several targets come from the same passes; else each has its own.
+    paper, equation: where it comes from, and where in there.
     """
 
     paper: str = ""
+    equation: str = ""
     needs: frozenset[str] = frozenset()
     ranks: tuple[int, ...] = (1, 2, 3)
     space: str = "cells"
     complete: bool = False
     control: bool = False
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,25 +89,72 @@ class Methods(dict[str, MethodRow]):
 class MetricRow(Leaf):
     """A metric: a pure function of named arguments out of a `Case`, one value (or named parts) per input.
 
-    property: what it measures (localisation, faithfulness, complexity, completeness).
-    higher_is_better: None where neither direction is a virtue by itself.
+    property: what it measures (localisation, faithfulness, robustness, randomisation, complexity, completeness,
+    consistency). higher_is_better: None where neither direction is a virtue by itself. aliases: its other names.
     """
 
     paper: str = ""
     property: str = ""
     higher_is_better: bool | None = None
     parts: tuple[str, ...] = ("",)
+    aliases: tuple[str, ...] = ()
+
+
+class Metrics(dict[str, MetricRow]):
+    """Rows by name, written out; a row is found by its other names too, without being listed under them."""
+
+    def __init__(self, rows: Mapping[str, MetricRow]) -> None:
+        super().__init__(rows)
+        self.aliases = {alias: name for name, row in rows.items() for alias in row.aliases}
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.aliases
+
+    def __missing__(self, name: str) -> MetricRow:
+        return self[self.aliases[name]]
+
+    def own_name(self, name: str) -> str:
+        """The name that a metric is listed and recorded under; a name that is no alias stays."""
+        return self.aliases.get(name, name)
+
+
+@dataclass(frozen=True)
+class SummaryLeaf(Leaf):
+    """A score of a whole table: `(table, **options) -> list of Finding`.
+
+    property: what it says something about, as for metrics ("stability": about the table itself).
+    higher_is_better: None where neither direction is a virtue by itself.
+    """
+
+    paper: str = ""
+    property: str = ""
+    higher_is_better: bool | None = None
+
+
+@dataclass(frozen=True)
+class ViewRow(Leaf):
+    """A view of the network itself: `(model, ..., **options) -> numbers that can be drawn`.
+
+    needs: "input" (what the network is given, or for `activation_maximisation` something of its shape), "target" (what
+    the output is asked for), "layer" (some kind of layer, by default one that the view finds).
+    """
+
+    paper: str = ""
+    needs: frozenset[str] = frozenset()
+    ranks: tuple[int, ...] = (1, 2, 3)
 
 
 @dataclass(frozen=True)
 class ReaderRow(Leaf):
     """A reader of data: `(source, **options) -> Dataset`.
 
-    settings: dataclasses whose fields are options too, beside the reader's own keywords.
+    settings: dataclasses whose fields are options too, beside the reader's own keywords. parts: those of a published
+    split, which the reader's option `split` chooses among, or "all".
     """
 
     sources: str = ""
     settings: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +171,11 @@ Row = TypeVar("Row", bound=Leaf)
 def look_up(registry: Mapping[str, Row], name: str, kind: str) -> Row:
     """The row called `name`, or an `OptionError` that suggests the nearest one."""
     if name not in registry:
-        raise OptionError(f"There is no {kind} called '{name}'.", hint=nearest(name, registry))
+        known = [*registry, *getattr(registry, "aliases", ())]
+        raise OptionError(f"There is no {kind} called '{name}'.", hint=nearest(name, known))
     return registry[name]
 
 
-__all__ = ["AdapterRow", "Leaf", "MethodRow", "Methods", "MetricRow", "PenaltyRow", "ReaderRow", "look_up"]
+__all__ = [
+    "AdapterRow", "Leaf", "MethodRow", "Methods", "MetricRow", "Metrics", "PenaltyRow", "ReaderRow", "SummaryLeaf", "ViewRow", "look_up",
+]  # fmt: skip

@@ -103,6 +103,11 @@ def upsample(cells: Float[Tensor, "*lead_grid"], geometry: Geometry) -> Float[Te
     return cells
 
 
+def _beside(values: Tensor, axis: int) -> Shaped[Tensor, "along beside"]:
+    """The values with all axes but one laid out in a row; a signal has no other axis, and still gets one."""
+    return values.movedim(axis, 0).reshape(values.shape[axis], -1)
+
+
 def cell_sums(samples: Float[Tensor, "*lead_size"], geometry: Geometry) -> Float[Tensor, "*lead_grid"]:
     """Add up the input samples that belong to each cell (nearest registered centre). Totals are preserved."""
     rank = len(geometry.grid)
@@ -190,12 +195,16 @@ def expand(values: Shaped[Tensor, "batch"], like: Tensor) -> Tensor:
 
 
 def combine(
-    maps: Float[Tensor, "batch channels *grid"], weights: Float[Tensor, "batch channels"]
-) -> Float[Tensor, "batch *grid"]:
-    """The weighted sum of maps over their channels, in float32 at least, also inside autocast."""
+    maps: Float[Tensor, "batch channels *grid"], weights: Float[Tensor, "batch *targets channels"]
+) -> Float[Tensor, "batch *targets *grid"]:
+    """The weighted sum of maps over their channels, in float32 at least, also inside autocast.
+
+    With weights `(batch, channels)` one map per input, with `(batch, targets, channels)` one per input and target.
+    """
     dtype = torch.promote_types(maps.dtype, torch.float32)
     with torch.autocast(maps.device.type, enabled=False):
-        return torch.einsum("bc...,bc->b...", maps.to(dtype), weights.to(dtype))
+        rule = "bc...,bc->b..." if weights.ndim == 2 else "bc...,btc->bt..."
+        return torch.einsum(rule, maps.to(dtype), weights.to(dtype))
 
 
 def within(mask: Bool[Tensor, "batch *size"], distance: float) -> Bool[Tensor, "batch *size"]:
@@ -227,6 +236,31 @@ def blur(x: Float[Tensor, "batch channels *size"], share: float = 0.05) -> Float
         padded = torch.nn.functional.pad(lines.reshape(-1, 1, n), (reach, reach), mode="replicate")
         x = torch.nn.functional.conv1d(padded, (kernel / kernel.sum())[None, None]).view(lines.shape).movedim(-1, axis)
     return x
+
+
+def moved(
+    x: Float[Tensor, "batch channels *size"],
+    *,
+    turn: Float[Tensor, "batch"],
+    zoom: Float[Tensor, "batch"],
+    shift: Float[Tensor, "batch axes"],
+) -> Float[Tensor, "batch channels *size"]:
+    """Inputs turned, scaled and shifted by linear interpolation; what comes in from outside is mirrored.
+
+    turn: in radians about the centre, in the plane of the last two axes (a signal has none and is not turned).
+    zoom: how much of the input is shown, 1.1 for a tenth more than there is. shift: of what is shown, in samples per axis.
+    """
+    if x.ndim == 3:  # a signal is a picture of one line
+        none = torch.zeros_like(shift)
+        return moved(x[:, :, None], turn=torch.zeros_like(turn), zoom=zoom, shift=torch.cat([none, shift], 1))[:, :, 0]
+    size = torch.tensor(x.shape[2:], dtype=x.dtype)
+    matrix = torch.eye(len(size), dtype=x.dtype).repeat(len(x), 1, 1)
+    matrix[:, -2, -2] = matrix[:, -1, -1] = turn.cos()
+    matrix[:, -2, -1], matrix[:, -1, -2] = -turn.sin(), turn.sin()
+    matrix = matrix * zoom[:, None, None] * size / size[:, None]  # grid_sample measures every axis from -1 to 1
+    theta = torch.cat([matrix.flip(1, 2), (2 * shift / size).flip(1)[:, :, None]], 2).to(x)
+    places = torch.nn.functional.affine_grid(theta, list(x.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x, places, padding_mode="reflection", align_corners=False)
 
 
 def check_same_size(pixels: Tensor, other: Tensor, what: str) -> None:
@@ -280,11 +314,11 @@ def regions(cells: Float[Tensor, "*grid"], geometry: Geometry, *, share: float =
             low, high, middle = [], [], []
             weight = (values * sign).clamp_min(0) * member
             for axis, owner in enumerate(owners):
-                touched = member.any(dim=tuple(a for a in range(member.ndim) if a != axis))
+                touched = _beside(member, axis).any(1)
                 mine = torch.nonzero(touched[owner]).flatten()
                 low.append(int(mine[0]) if len(mine) else 0)
                 high.append(int(mine[-1]) + 1 if len(mine) else geometry.input_size[axis])
-                along = weight.sum(dim=tuple(a for a in range(member.ndim) if a != axis))
+                along = _beside(weight, axis).sum(1)
                 middle.append(float((along * geometry.centres()[axis]).sum() / weight.sum()))
             found.append(
                 Region(

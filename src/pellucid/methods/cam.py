@@ -59,7 +59,7 @@ def cam(
     cells = spatial.combine(found.features, per_channel) / found.features[0, 0].numel()
     constant = weights.to(found.weight) @ found.bias + targets.offset(decided, output).to(found.weight)
     place = call.geometry if layer is None else Geometry.unregistered
-    geometry = place(cells.shape[1:], x.shape[2:])
+    geometry = place(found.features.shape[2:], x.shape[2:])
     return Attribution(cells, geometry, hooks.detached(output), decided, True, constant, layer=taken.name)
 
 
@@ -70,7 +70,8 @@ def _of_evidence(call: Call, x: Tensor, target: Target) -> Attribution:
     decided = target.resolve(output)
     weights = decided.weights(output)
     cells = spatial.combine(found.maps, weights) / found.positions
-    constant = (weights.to(cells) * found.bias.to(cells)).sum(1) + targets.offset(decided, output).to(cells)
+    bias = found.bias.to(cells).expand(len(x), -1)
+    constant = torch.einsum("b...c,bc->b...", weights.to(cells), bias) + targets.offset(decided, output).to(cells)
     return Attribution(cells, found.geometry, hooks.detached(output), decided, found.complete, constant)
 
 

@@ -24,6 +24,8 @@ def deconvnet(
     arXiv:1311.2901, section 2.1; written as a change to the gradient in arXiv:1312.6034, section 4. Maximum pooling is
     undone at the places it took its values from, as its gradient does. The paper starts from one feature map; here, as
     in the libraries, the start is the score. Which ReLUs are met, and what the others do: see `guided_backprop`.
+    In a network of convolutions and ReLUs without maximum pooling (MobileNetV2) nothing on the way back looks at the
+    input: the map of a class is the same for every input.
     reduce: how channels become one value: "sum", "abs_max" or "none".
 
     Raises `LayerError` for a network without any ReLU, and for TorchScript.

@@ -12,7 +12,7 @@ from pellucid import hooks, spatial, targets
 from pellucid.call import Call
 from pellucid.errors import OptionError, nearest
 from pellucid.explanation import Attribution
-from pellucid.targets import ClassTarget, Target, Task
+from pellucid.targets import ClassTarget, SeveralTargets, Target, Task
 
 GAUGES = ("free", "raw")
 
@@ -51,13 +51,23 @@ def evidence(
     maps, bias = found.maps, found.bias.to(torch.promote_types(found.bias.dtype, torch.float32))
     weights = decided.weights(output).to(bias)
     common = None
-    if gauge == "free" and task == "multiclass" and isinstance(decided, ClassTarget) and maps.shape[1] > 1:
-        weights = weights - 1 / maps.shape[1]
-        mean = torch.full_like(weights, 1 / maps.shape[1])
-        common = spatial.combine(maps, mean).flatten(1).mean(1) + bias.mean(-1)
+    shared = _shared(decided).to(bias)
+    if gauge == "free" and task == "multiclass" and maps.shape[1] > 1 and bool(shared.any()):
+        weights = weights - shared[..., None] / maps.shape[1]
+        mean = maps.new_full(maps.shape[:2], 1 / maps.shape[1])
+        average = spatial.combine(maps, mean).flatten(1).mean(1) + bias.mean(-1)
+        common = average.view(-1, *(1,) * shared.ndim) * shared
     cells = spatial.combine(maps, weights) / found.positions
-    constant = (weights * bias).sum(1) + targets.offset(decided, output).to(bias)
+    constant = torch.einsum("b...c,bc->b...", weights, bias.expand(len(x), -1))
+    constant = constant + targets.offset(decided, output).to(bias)
     return Attribution(cells, found.geometry, hooks.detached(output), decided, found.complete, constant, common)
+
+
+def _shared(target: Target) -> Float[Tensor, "*targets"]:
+    """1 for each target that is a class of its own, from which the mean over classes is taken, else 0."""
+    if isinstance(target, SeveralTargets):
+        return torch.stack([_shared(member) for member in target.each()])
+    return torch.tensor(float(isinstance(target, ClassTarget)))
 
 
 def _check_logits(output: Any, logits: Tensor) -> None:

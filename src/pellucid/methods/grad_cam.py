@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pellucid import hooks, spatial
+from pellucid import spatial
 from pellucid.call import Call
 from pellucid.explanation import Attribution
-from pellucid.spatial import Geometry
+from pellucid.feature_map import differentiate
 from pellucid.targets import Target
 
 
@@ -32,15 +31,6 @@ def grad_cam(
     class activation map: their sum is the score minus the bias, and each is the cell's contribution.
     Raises `LayerError` for a layer that runs more than once, has no positions, or does not reach the score.
     """
-    model = call.model
-    chosen = hooks.spatial_layer(model, call, x, layer)
-    with hooks.tap(model, chosen) as taken:
-        output = call(x.clone())  # a copy, since the network may work on its input in place
-        decided = target.resolve(output)
-        activation = taken.feature_map(x)
-        slope = hooks.gradient(decided(output), activation, f"layer '{taken.name}'")
-    weights = slope.to(torch.promote_types(slope.dtype, torch.float32)).flatten(2).mean(2)
-    cells = spatial.combine(activation.detach(), weights)
-    place = call.geometry if layer is None else Geometry.unregistered
-    geometry = place(cells.shape[1:], x.shape[2:])
-    return Attribution(cells.relu() if rectify else cells, geometry, hooks.detached(output), decided, layer=taken.name)
+    seen = differentiate(call, x, target, layer)
+    weights = seen.slope.flatten(2).mean(2)
+    return seen.attribution(spatial.combine(seen.activation, weights), rectify)

@@ -20,7 +20,7 @@ def input_x_gradient(
 ) -> Attribution:
     """What each input value would add to the score if the network were linear: x * d score / d x.
 
-    arXiv:1605.01713, section 2 ("gradient * input"). Units of the score. The values depend on what the network takes as
+    arXiv:1605.01713 ("gradient * input"). Units of the score. The values depend on what the network takes as
     0: an input value of 0 gets 0. In a network of ReLUs without biases they add up to the score, otherwise they do not.
 
     reduce: how channels become one value. "sum" keeps sign and total; "abs_max" is the largest size over the channels;

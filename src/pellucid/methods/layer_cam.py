@@ -21,7 +21,7 @@ def layer_cam(
 ) -> Attribution:
     """Activations weighted by what is positive of their own gradient: sum_k relu(d score / d A_k) * A_k.
 
-    The paper (section III-B) drops what is negative of the sum; here only `rectify` does. Behind a ReLU the two are the
+    The paper drops what is negative of the sum; here only `rectify` does. Behind a ReLU the two are the
     same, since nothing negative is left. As only positive gradients count, the map cannot speak against the class.
     The paper's tanh scaling of early layers is a matter of display and is not applied.
     layer: its name or the module; by default the last spatial layer. The method is meant for earlier layers too.

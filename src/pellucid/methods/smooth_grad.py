@@ -25,7 +25,7 @@ def smooth_grad(
     batch_size: int = 16,
     generator: torch.Generator | None = None,
 ) -> Attribution:
-    """Section 3 of the paper: the mean of d score / d x over `samples` copies with Gaussian noise of deviation sigma.
+    """The mean of d score / d x over `samples` copies with Gaussian noise of deviation sigma.
 
     noise: sigma as a share of each input's range, sigma / (max x - min x); the paper finds 0.1 to 0.2 best, and little
     gain beyond 50 samples. The error of the mean falls as 1 / sqrt(samples).

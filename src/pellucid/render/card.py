@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from pellucid.render.ledger import printed
-from pellucid.render.overlay import overlay, scale
+from pellucid.render.overlay import overlay, scale, usual_width
 from pellucid.render.picture import data_uri, png
 
 if TYPE_CHECKING:
@@ -21,12 +21,16 @@ _NUMBER = f"{_CELL};text-align:right;font-variant-numeric:tabular-nums"
 def card(explanation: Explanation) -> str:
     """HTML of up to eight inputs: overlay (all at one colour scale), the decision in words, and the ledger.
 
+    Each of several targets has a panel of its own.
+
     Self-contained and without script; names are escaped.
     """
     limit = scale([explanation])
-    shown = [explanation[i] for i in range(min(len(explanation), SHOWN))]
-    more = len(explanation) - len(shown)
-    rest = f'<p style="color:#5a626a;margin:8px 0 0">{more} more; see e[i].</p>' if more else ""
+    targets = explanation.map.shape[1] if explanation.several else 1
+    places = [(i, k) for i in range(len(explanation)) for k in range(targets)]
+    shown = [explanation[i].of(k) for i, k in places[:SHOWN]]
+    more, spelled = len(places) - len(shown), "e.of(k)[i]" if explanation.several else "e[i]"
+    rest = f'<p style="color:#5a626a;margin:8px 0 0">{more} more; see {spelled}.</p>' if more > 0 else ""
     panels = "".join(_panel(one, limit) for one in shown)
     return (
         '<div style="background:#fff;color:#212529;padding:12px;font:13px/1.45 system-ui,sans-serif">'
@@ -35,11 +39,11 @@ def card(explanation: Explanation) -> str:
 
 
 def _panel(one: Explanation, limit: float) -> str:
-    picture = data_uri(png(overlay(one, limit=limit, width=256)))
+    picture = data_uri(png(overlay(one, limit=limit, width=usual_width(one, 0.71))))
     words = escape(one.text())
     table = _ledger(one) if one.complete else ""
     return (
-        f'<figure style="margin:0;max-width:400px"><img src="{picture}" alt="Signed map over the input. {words}" style="max-width:100%">'
+        f'<figure style="margin:0;max-width:540px"><img src="{picture}" alt="Signed map over the input. {words}" style="max-width:100%">'
         f'<figcaption style="margin:6px 0">{words}</figcaption>{table}</figure>'
     )
 

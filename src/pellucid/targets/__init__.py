@@ -25,6 +25,8 @@ from pellucid.targets.classes import (
 from pellucid.targets.parsing import PendingTarget, check_count, default_task, default_task_or_none, parse
 from pellucid.targets.places import BoxTarget, RegionTarget
 from pellucid.targets.protocol import TASKS, Target, Task
+from pellucid.targets.several import SeveralTargets
+from pellucid.targets.similarity import SimilarityTarget
 
 _KINDS: dict[str, Any] = {
     "class": ClassTarget,
@@ -34,11 +36,14 @@ _KINDS: dict[str, Any] = {
     "regression": RegressionTarget,
     "region": RegionTarget,
     "box": BoxTarget,
+    "similarity": SimilarityTarget,
 }
 
 
 def from_dict(value: Mapping[str, Any]) -> Target:
     """The target that `as_dict` described (the mask of a region is not kept)."""
+    if value["kind"] == "several":
+        return SeveralTargets(tuple(from_dict(member) for member in value["members"]), value["task"])
     fields = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in value.items() if k != "kind"}
     target: Target = _KINDS[value["kind"]](**fields)
     return target
@@ -49,6 +54,9 @@ def join(parts: Sequence[Target]) -> Target:
     first = parts[0]
     if len(parts) == 1:
         return first
+    if isinstance(first, SeveralTargets):
+        members = zip(*(part.each() for part in parts if isinstance(part, SeveralTargets)), strict=True)
+        return replace(first, members=tuple(join(each) for each in members))
     joined = {
         name: torch.cat([getattr(p, name) for p in parts])
         for name, value in vars(first).items()
@@ -58,6 +66,7 @@ def join(parts: Sequence[Target]) -> Target:
 
 
 __all__ = [
-    "TASKS", "BoxTarget", "ClassTarget", "ContrastTarget", "OneVsRestTarget", "PendingTarget", "RegionTarget", "RegressionTarget", "SingleLogitTarget", "Target", "Task",
+    "TASKS", "BoxTarget", "ClassTarget", "ContrastTarget", "OneVsRestTarget", "PendingTarget", "RegionTarget", "RegressionTarget", "SeveralTargets", "SimilarityTarget",
+    "SingleLogitTarget", "Target", "Task",
     "check_count", "default_task", "default_task_or_none", "from_dict", "gauge_free", "join", "offset", "parse",
 ]  # fmt: skip

@@ -252,6 +252,10 @@ def gauge_free(target: Target, output: Any, task: Task | None = None) -> Target:
     Softmax ignores whatever is added to all classes, so the sign of one class's raw map means nothing; with two
     classes only the difference is seen by the network. All other targets stay as they are.
     """
+    own = getattr(target, "gauge_free", None)
+    if own is not None:
+        several: Target = own(output, task)
+        return several
     two = isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] == 2
     if two and isinstance(target, ClassTarget) and (task or "multiclass") in ("multiclass", "binary"):
         index = target.resolve(output).classes

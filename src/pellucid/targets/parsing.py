@@ -14,6 +14,7 @@ from torch import Tensor
 from pellucid.errors import TargetError, nearest
 from pellucid.targets.classes import ClassTarget, ContrastTarget, OneVsRestTarget, RegressionTarget, SingleLogitTarget
 from pellucid.targets.protocol import AGAINST, TASKS, Target, Task, pick, plain
+from pellucid.targets.several import SeveralTargets
 
 _REST = ("the rest", "rest")
 
@@ -26,6 +27,10 @@ def parse(target: Any, *, task: Task | None = None, classes: Sequence[str] | Non
     """
     if isinstance(target, OneVsRestTarget) and task in ("multilabel", "regression"):
         raise _no_rest(task)
+    if isinstance(target, SeveralTargets):
+        members = target.members
+        each = None if members is None else tuple(parse(member, task=task, classes=classes) for member in members)
+        return SeveralTargets(each, target.task or task)
     if hasattr(target, "resolve"):
         return target  # type: ignore[no-any-return]
     return PendingTarget(target, task, tuple(classes) if classes is not None else None)
@@ -159,6 +164,10 @@ def _no_rest(task: str) -> TargetError:
 
 def check_count(target: Target, count: int) -> None:
     """Raise `TargetError` for a target that is given per input, but for another number of inputs."""
+    if isinstance(target, SeveralTargets):
+        for member in target.members or ():
+            check_count(member, count)
+        return
     for name, value in vars(target).items():
         given = (
             len(value) if isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.ndim > 0) else count

@@ -17,6 +17,14 @@ def rank(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
+@pytest.fixture
+def tolerance(request: pytest.FixtureRequest) -> float:
+    """The largest difference that the test's `checks` mark allows, as a share of the largest value."""
+    mark = request.node.get_closest_marker("checks")
+    assert mark is not None, "the fixture `tolerance` needs the mark `checks`"
+    return float(mark.kwargs["tolerance"])
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real data and weights; a test that needs it is skipped where it is absent."""

@@ -25,6 +25,17 @@ def test_passes_meet_every_copy_of_every_input_once_within_the_bound(copies: int
     assert sorted(met) == [(i, k) for i in range(batch) for k in range(copies)]
 
 
+def test_passes_are_a_few_megabytes_unless_told_otherwise() -> None:
+    sizes = {
+        shape: inputs.pass_size(torch.empty(1, *shape), None) for shape in ((3, 224, 224), (3, 2000, 2000), (1, 99))
+    }
+    assert list(sizes.values()) == [4, 1, 32]
+    assert inputs.pass_size(torch.empty(1, 3, 224, 224), 50) == 50
+    assert inputs.pass_size(torch.empty(1, 3, 224, 224, device="meta"), None) == 64
+    with pytest.raises(OptionError, match="batch_size=0"):
+        inputs.pass_size(torch.empty(1, 3, 8, 8), 0)
+
+
 def test_changed_inputs_keep_their_own_targets_and_arguments() -> None:
     class Scaled(GapNet):
         def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:  # type: ignore[override]

@@ -215,3 +215,18 @@ def test_the_seal_covers_the_study_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(json.dumps({**known, "folds": 3}))
     with pytest.raises(Exception, match="damaged"):
         storage.verify(tmp_path)
+
+
+def test_a_study_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    open_study(drawn(), tmp_path)
+    path = tmp_path / "study.json"
+    known = json.loads(path.read_text())
+    for later in ("penalty_ramp", "trunk_lr", "split_seed", "track"):
+        del known["recipe"][later]
+    path.write_text(json.dumps(known))
+    (tmp_path / "fold-0").mkdir()
+    (tmp_path / "fold-0" / "plan.json").write_text("{}")  # a training was begun
+    assert len(open_study(drawn(), tmp_path).folds) == 3
+    assert Study.load(tmp_path) == drawn()
+    with pytest.raises(OptionError, match="another study"):
+        open_study(drawn(recipe=TrainingConfig(epochs=1, batch_size=8, device="cpu", penalty_ramp=0.5)), tmp_path)

@@ -311,3 +311,25 @@ def test_one_real_photograph(run: Run, test_data: Path, tmp_path: Path) -> None:
     (row,) = index(tmp_path)["explained"]
     assert row["prediction"] == "brown bear"
     adds_up(row)
+
+
+def test_null_compares_sizes_with_inputs_of_the_same_spectrum(
+    explain: Run, run: Run, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    ended = explain(pictures / "p00.png", "--null", 19)
+    (row,) = index(tmp_path)["explained"]
+    assert row["null"]["draws"] == 19
+    assert row["null"]["kind"] == "phases"
+    assert "19 random-phase inputs" in row["text"]
+    assert row["text"] in ended.out
+    e = pl.Explanation.load(tmp_path / "out" / "p00.png")
+    assert e.null is not None
+    assert e.null.as_dict()["p_value"] == pytest.approx(row["null"]["p_value"])
+    before = index(tmp_path)
+    refused = run("explain", pictures / "p00.png", "--model", model, "--out", tmp_path / "out", "--null", 5)
+    assert refused.code != 0
+    assert "5 draws are too few" in refused.err
+    assert index(tmp_path) == before
+    assert (tmp_path / "out" / "manifest.json").exists()
+    explain(pictures / "p00.png")
+    assert index(tmp_path)["explained"][0]["null"] is None

@@ -66,3 +66,20 @@ def test_the_file_of_settings_is_used(run: Run, model: Path, pictures: Path, tmp
         "explain", pictures / "p00.png", "--model", model, "--out", out, "--config", tmp_path / "c.yaml", "--json"
     )
     assert ended.json["reading"]["size"] == 32
+
+
+def test_a_recipe_gives_way_to_words(run: Run) -> None:
+    ended = run(
+        "train", "lesionlab:fundus", "--model", "pellucid:s8", "--recipe", "softcam-paper", "epochs=3", "--dry-run"
+    )
+    assert ended.code == 0, ended.err
+    assert "optimiser: sgd\n" in ended.out
+    assert "epochs: 3\n" in ended.out
+    assert "no such setting: crop, shorter_side" in ended.err
+
+
+def test_one_run_or_two_to_compare(run: Run) -> None:
+    assert run("report").code == 2
+    assert "--compare" in run("report").err
+    assert run("report", "a", "--compare", "b", "c").code == 2
+    assert "is no run" in run("report", "--compare", "b", "c").err

@@ -44,19 +44,21 @@ def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaf, "linear_head", lambda *args: None)
 
 
+@pytest.mark.checks("ablation_cam", against="a whole pass per channel", tolerance=1e-9)
 @pytest.mark.parametrize("layer", ["trunk", "block.0", "block"])
-def test_equals_a_whole_pass_per_channel(rank: int, layer: str) -> None:
+def test_equals_a_whole_pass_per_channel(rank: int, layer: str, tolerance: float) -> None:
     net, x = TwoLayers(rank).double().eval(), inputs(rank, side=8).double()
     found = ablation_cam(Call(net), x, ClassTarget(CLASSES), layer=layer, batch_size=3)
-    assert error(found.map, literal(net, net.get_submodule(layer), x, CLASSES.tolist())) < 1e-9
+    assert error(found.map, literal(net, net.get_submodule(layer), x, CLASSES.tolist())) < tolerance
 
 
+@pytest.mark.checks("ablation_cam", against="a whole pass per channel", tolerance=1e-9)
 @pytest.mark.parametrize("layer", ["features", "features.2", "features.0"])
-def test_the_closed_form_equals_a_whole_pass_per_channel(rank: int, layer: str) -> None:
+def test_the_closed_form_equals_a_whole_pass_per_channel(rank: int, layer: str, tolerance: float) -> None:
     """`features.2` is a convolution whose ReLU is part of the head; `features.0` has no closed form."""
     net, x = GapNet(rank).double().eval(), inputs(rank).double()
     found = ablation_cam(Call(net), x, ClassTarget(CLASSES), layer=layer)
-    assert error(found.map, literal(net, net.get_submodule(layer), x, CLASSES.tolist())) < 1e-9
+    assert error(found.map, literal(net, net.get_submodule(layer), x, CLASSES.tolist())) < tolerance
 
 
 def test_the_closed_form_is_one_pass_and_equals_running_the_tail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +103,13 @@ def test_the_closed_form_loses_no_digits_to_a_large_bias() -> None:
     assert error(ablation_cam(Call(net), x, ClassTarget(1), relative=False).map, plain) < 1e-6
 
 
-def test_equals_pytorch_grad_cam() -> None:
+@pytest.mark.checks("ablation_cam", against="pytorch-grad-cam AblationCAM", tolerance=1e-4)
+def test_equals_pytorch_grad_cam(tolerance: float) -> None:
     """Behind a ReLU; elsewhere it puts in large negative numbers instead of 0."""
     for net, layer, side in ((GapNet(2).eval(), "features", 16), (TwoLayers(2).eval(), "block", 8)):
         x = inputs(2, side=side)
         theirs = pytorch_grad_cam("AblationCAM", net, net.get_submodule(layer), x, CLASSES.tolist())
-        assert error(ablation_cam(Call(net), x, ClassTarget(CLASSES), layer=layer).map, theirs) < 1e-4
+        assert error(ablation_cam(Call(net), x, ClassTarget(CLASSES), layer=layer).map, theirs) < tolerance
 
 
 def test_a_negative_score_turns_the_papers_map_but_not_the_absolute_one() -> None:
@@ -153,6 +156,7 @@ def test_the_network_before_the_layer_runs_once_for_the_map_and_once_for_each_in
     assert counted == {"trunk": 3 + 3, "hidden": 3 + 3 * (1 + 2 + 4)}  # passes, and per input one, a trial, 4 channels
 
 
+@pytest.mark.bug("B12")
 def test_an_error_half_way_leaves_the_network_whole() -> None:
     class Fragile(TwoLayers):
         left = 10**9

@@ -50,6 +50,7 @@ def ours(kind: str, net: nn.Module, x: Tensor, target: Any = TARGET, **options: 
     return METHODS[f"captum:{kind}"](Call(net, batch=len(x)), x, target, reduce="none", **options).map
 
 
+@pytest.mark.checks("captum", against="Captum called by itself", tolerance=1e-9)
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -64,11 +65,11 @@ def ours(kind: str, net: nn.Module, x: Tensor, target: Any = TARGET, **options: 
         ("Saliency", {"abs": False}),
     ],
 )
-def test_gives_what_captum_gives(kind: str, options: dict[str, Any]) -> None:
+def test_gives_what_captum_gives(kind: str, options: dict[str, Any], tolerance: float) -> None:
     """On a network with in-place ReLUs, where Captum alone is given one without."""
     net, x = GapNet(2).double().eval(), inputs(2).double()
     found = ours(kind, net, x, **options)
-    assert error(found, theirs(kind, Plain(2).double().eval(), x, **options)) < 1e-9
+    assert error(found, theirs(kind, Plain(2).double().eval(), x, **options)) < tolerance
 
 
 @pytest.mark.parametrize("kind", ["LayerGradCam", "LayerConductance", "LayerDeepLift"])
@@ -211,6 +212,7 @@ def test_adapters_answer_by_name_without_being_listed() -> None:
         METHODS["nothing"]
 
 
+@pytest.mark.bug("B13")
 def test_functional_relus_are_out_of_captums_sight() -> None:
     """What the documentation warns of; `guided_backprop` meets them."""
     net, x = literal.Swapped(GapNet(2), nn.functional.relu).double().eval(), inputs(2).double()

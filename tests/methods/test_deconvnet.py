@@ -20,17 +20,19 @@ CLASSES = [0, 2, 1]
 TARGET = ClassTarget(torch.tensor(CLASSES))
 
 
+@pytest.mark.checks("deconvnet", against="a literal version", tolerance=1e-12)
 @pytest.mark.parametrize("inplace", [False, True])
-def test_equals_the_literal_version(rank: int, inplace: bool) -> None:
+def test_equals_the_literal_version(rank: int, inplace: bool, tolerance: float) -> None:
     net, x = GapNet(rank).double().eval(), inputs(rank).double()
     expected = literal.gradient(literal.Swapped(net, literal.DeconvReLU.apply), x, CLASSES)
     functional = literal.Swapped(net, lambda z: nn.functional.relu(z, inplace=inplace))
     for model in (net, functional):
-        assert error(deconvnet(Call(model), x, TARGET, reduce="none").map, expected) < 1e-12
-        assert error(deconvnet(Call(model), x, TARGET, reduce="abs_max").map, expected.abs().amax(1)) < 1e-12
+        assert error(deconvnet(Call(model), x, TARGET, reduce="none").map, expected) < tolerance
+        assert error(deconvnet(Call(model), x, TARGET, reduce="abs_max").map, expected.abs().amax(1)) < tolerance
 
 
-def test_equals_captum_and_zennit_where_they_are_right() -> None:
+@pytest.mark.checks("deconvnet", against="Captum Deconvolution and Zennit DeconvNet", tolerance=1e-5)
+def test_equals_captum_and_zennit_where_they_are_right(tolerance: float) -> None:
     torchvision = pytest.importorskip("torchvision")
     attr = pytest.importorskip("captum.attr")
     torch.manual_seed(0)
@@ -43,10 +45,10 @@ def test_equals_captum_and_zennit_where_they_are_right() -> None:
             module.inplace = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert error(ours, attr.Deconvolution(plain).attribute(x, target=3)) < 1e-5
+        assert error(ours, attr.Deconvolution(plain).attribute(x, target=3)) < tolerance
         za, zc = pytest.importorskip("zennit.attribution"), pytest.importorskip("zennit.composites")
         with za.Gradient(plain, zc.DeconvNet()) as attributor:
-            assert error(ours, attributor(x.clone(), torch.eye(4)[[3]])[1]) < 1e-5
+            assert error(ours, attributor(x.clone(), torch.eye(4)[[3]])[1]) < tolerance
 
 
 def test_differs_from_guided_backpropagation_by_what_was_inactive() -> None:

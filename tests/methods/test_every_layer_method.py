@@ -25,6 +25,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.bug("B1")
 @pytest.mark.parametrize("layer", ["conv", "r1"])
 def test_what_works_in_place_afterwards_changes_nothing(name: str, layer: str) -> None:
     """One layer name has one map, whether the ReLU behind it overwrites the layer's output or not."""
@@ -45,6 +46,7 @@ def test_frozen_parameters_no_grad_and_inference_mode_change_nothing(name: str, 
     assert torch.equal(again, expected)
 
 
+@pytest.mark.bug("B7")
 def test_a_batch_as_large_as_the_map_is_its_inputs(name: str) -> None:
     net, x = TwoLayers(2).eval(), inputs(2, batch=4, side=8)
     classes = torch.tensor([0, 1, 2, 0])
@@ -89,6 +91,7 @@ def test_nothing_in_nothing_out(name: str) -> None:
     assert not METHODS[name](Call(net), inputs(2), ClassTarget(1)).map.any()
 
 
+@pytest.mark.bug("B6")
 def test_a_layer_that_runs_twice_is_refused(name: str) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -9,9 +9,11 @@ from pellucid.errors import OptionError, TargetError
 from pellucid.explanation import Attribution
 from pellucid.methods.evidence import evidence
 from pellucid.methods.grad_cam import grad_cam
+from pellucid.models.convert import convert
 from pellucid.targets import ClassTarget, ContrastTarget, RegionTarget, RegressionTarget, SingleLogitTarget, Target
 from reference.cam import error
 from reference.nets import GapNet, SelfExplaining, inputs
+from reference.peers import torch_cam
 
 
 def total(found: Attribution) -> torch.Tensor:
@@ -113,6 +115,21 @@ def test_half_precision_adds_up_in_float32() -> None:
     torch.testing.assert_close(total(found).float(), score(found).float(), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.checks("evidence", against="torch-cam CAM and Captum LayerGradCam at the pooled layer", tolerance=1e-5)
+def test_equals_torch_cam_and_captum_on_a_converted_network(tolerance: float) -> None:
+    """Both leave out the bias: torch-cam gives the raw evidence, Captum what each place adds to the logit."""
+    torchvision, attr = pytest.importorskip("torchvision"), pytest.importorskip("captum.attr")
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None).eval()
+    x, classes = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 7])
+    found = evidence(Call(convert(model, x[:1])), x, ClassTarget(classes), gauge="raw")
+    places = found.map[0].numel()
+    assert places > 1
+    assert error(found.map * places, torch_cam("CAM", model, "layer4", x, classes.tolist(), fc_layer="fc")) < tolerance
+    assert error(found.map, attr.LayerGradCam(model, model.layer4).attribute(x, target=classes)[:, 0]) < tolerance
+    assert error(total(found), model(x)[[0, 1], classes]) < tolerance
+
+
 def test_no_evidence_is_said_with_the_way_out() -> None:
     with pytest.raises(OptionError, match="convert"):
         evidence(Call(GapNet(2)), inputs(2), ClassTarget(0))
@@ -129,7 +146,6 @@ def test_what_cannot_be_explained_is_refused() -> None:
 
 
 def test_a_converted_network_obeys_the_identities(rank: int) -> None:
-    convert = pytest.importorskip("pellucid.models.convert").convert
     net, x = GapNet(rank, classes=3).double().eval(), inputs(rank).double()
     softcam: nn.Module = convert(net, x[:1])
     assert error(softcam(x), net(x)) < 1e-12

@@ -14,15 +14,16 @@ from reference.peers import pytorch_grad_cam
 CLASSES = torch.tensor([0, 2, 1])
 
 
+@pytest.mark.checks("grad_cam_plus_plus", against="three derivatives of exp(score) by autograd", tolerance=1e-10)
 @pytest.mark.parametrize(("dimensions", "batch"), [(1, 3), (2, 2), (3, 1)])
-def test_equals_three_derivatives_of_the_exponential(dimensions: int, batch: int) -> None:
+def test_equals_three_derivatives_of_the_exponential(dimensions: int, batch: int, tolerance: float) -> None:
     """The paper's Y = exp(score), differentiated by autograd; the map is that one divided by Y."""
     net, x = TwoLayers(dimensions, side=4).double().eval(), inputs(dimensions, batch, side=4).double()
     classes = CLASSES[:batch]
     theirs = literal(net, net.block, x, classes.tolist())
     scale = net(x).detach().gather(1, classes[:, None])[:, 0].exp().view(-1, *(1,) * dimensions)
     assert float((scale - 1).abs().max()) > 0.1
-    assert error(grad_cam_plus_plus(Call(net), x, ClassTarget(classes)).map, theirs / scale) < 1e-10
+    assert error(grad_cam_plus_plus(Call(net), x, ClassTarget(classes)).map, theirs / scale) < tolerance
 
 
 def test_equals_pytorch_grad_cam_where_its_small_number_does_not_weigh() -> None:
@@ -36,8 +37,10 @@ def test_equals_pytorch_grad_cam_where_its_small_number_does_not_weigh() -> None
     assert error(grad_cam_plus_plus(Call(net), x, ClassTarget(CLASSES), layer="block").map, steep) < 1e-5
 
 
+@pytest.mark.bug("B14")
+@pytest.mark.checks("grad_cam_plus_plus", against="the formula in float64, for logits of any size", tolerance=1e-4)
 @pytest.mark.parametrize("factor", [1e-4, 1.0, 100.0, 1e4])
-def test_logits_of_any_size_give_the_formula_in_float64(rank: int, factor: float) -> None:
+def test_logits_of_any_size_give_the_formula_in_float64(rank: int, factor: float, tolerance: float) -> None:
     """Neither exp(score) nor a small number in the denominator takes part; both would show here."""
     net, x = TwoLayers(rank).eval(), inputs(rank, side=8)
     net.fc.weight.data.mul_(factor)
@@ -48,7 +51,7 @@ def test_logits_of_any_size_give_the_formula_in_float64(rank: int, factor: float
     alpha = g**2 / (2 * g**2 + total * g**3)
     weights = torch.where(g == 0, 0, alpha * g.relu()).flatten(2).sum(2)
     expected = torch.stack([sum(w * k for w, k in zip(ws, ks, strict=True)) for ws, ks in zip(weights, a, strict=True)])  # type: ignore[arg-type]
-    assert error(found, expected) < 1e-4
+    assert error(found, expected) < tolerance
 
 
 def test_huge_logits_reach_the_limit_and_small_ones_positive_gradients() -> None:

@@ -32,11 +32,12 @@ def expected(net: nn.Module, x: Tensor) -> Tensor:
     return literal.gradient(literal.Swapped(net, literal.GuidedReLU.apply), x, CLASSES)
 
 
-def test_equals_the_literal_version(rank: int) -> None:
+@pytest.mark.checks("guided_backprop", against="a literal version", tolerance=1e-12)
+def test_equals_the_literal_version(rank: int, tolerance: float) -> None:
     net, x = GapNet(rank).double().eval(), inputs(rank).double()
     values = expected(net, x)
-    assert error(guided(net, x), values) < 1e-12
-    assert error(guided_backprop(Call(net), x, TARGET).map, values.sum(1)) < 1e-12
+    assert error(guided(net, x), values) < tolerance
+    assert error(guided_backprop(Call(net), x, TARGET).map, values.sum(1)) < tolerance
     assert error(saliency(Call(net), x, TARGET, reduce="none").map, values) > 0.1
 
 
@@ -76,7 +77,8 @@ def test_a_capped_relu_blocks_where_it_is_capped() -> None:
     assert found.flatten().tolist() == [0, 1, 0, 0]
 
 
-def test_equals_captum_zennit_and_pytorch_grad_cam_where_they_are_right() -> None:
+@pytest.mark.checks("guided_backprop", against="Captum, Zennit and pytorch-grad-cam", tolerance=1e-5)
+def test_equals_captum_zennit_and_pytorch_grad_cam_where_they_are_right(tolerance: float) -> None:
     torchvision = pytest.importorskip("torchvision")
     attr = pytest.importorskip("captum.attr")
     torch.manual_seed(0)
@@ -89,15 +91,16 @@ def test_equals_captum_zennit_and_pytorch_grad_cam_where_they_are_right() -> Non
             module.inplace = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert error(ours, attr.GuidedBackprop(plain).attribute(x, target=3)) < 1e-5
+        assert error(ours, attr.GuidedBackprop(plain).attribute(x, target=3)) < tolerance
         za, zc = pytest.importorskip("zennit.attribution"), pytest.importorskip("zennit.composites")
         with za.Gradient(plain, zc.GuidedBackprop()) as attributor:
-            assert error(ours, attributor(x.clone(), torch.eye(4)[[3]])[1]) < 1e-5
+            assert error(ours, attributor(x.clone(), torch.eye(4)[[3]])[1]) < tolerance
         pgc = pytest.importorskip("pytorch_grad_cam")
         theirs = pgc.GuidedBackpropReLUModel(model=plain, device="cpu")(x.clone(), target_category=3)
-    assert error(ours, torch.as_tensor(theirs).permute(2, 0, 1)[None]) < 1e-5
+    assert error(ours, torch.as_tensor(theirs).permute(2, 0, 1)[None]) < tolerance
 
 
+@pytest.mark.bug("B13")
 def test_modules_stay_the_users_own() -> None:
     """pytorch-grad-cam leaves one shared ReLU in the place of all."""
     net = GapNet(2).eval()

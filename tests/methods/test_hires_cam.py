@@ -15,26 +15,29 @@ from reference.peers import pytorch_grad_cam
 CLASSES = torch.tensor([0, 2, 1])
 
 
+@pytest.mark.checks("hires_cam", against="a literal version", tolerance=1e-12)
 @pytest.mark.parametrize("layer", ["trunk", "block.0", "block"])
-def test_equals_the_literal_version(rank: int, layer: str) -> None:
+def test_equals_the_literal_version(rank: int, layer: str, tolerance: float) -> None:
     net, x = TwoLayers(rank).double().eval(), inputs(rank, side=8).double()
     found = hires_cam(Call(net), x, ClassTarget(CLASSES), layer=layer)
-    assert error(found.map, literal(net, net.get_submodule(layer), x, CLASSES.tolist())) < 1e-12
+    assert error(found.map, literal(net, net.get_submodule(layer), x, CLASSES.tolist())) < tolerance
     assert found.layer == layer
 
 
+@pytest.mark.checks("hires_cam", against="Captum LayerGradientXActivation", tolerance=1e-12)
 @pytest.mark.parametrize("layer", ["trunk", "block.0"])  # an in-place ReLU follows the second
-def test_equals_captum(layer: str) -> None:
+def test_equals_captum(layer: str, tolerance: float) -> None:
     attr = pytest.importorskip("captum.attr")
     net, x = TwoLayers(2).double().eval(), inputs(2, side=8).double()
     theirs = attr.LayerGradientXActivation(net, net.get_submodule(layer)).attribute(x, target=CLASSES).sum(1)
-    assert error(hires_cam(Call(net), x, ClassTarget(CLASSES), layer=layer).map, theirs) < 1e-12
+    assert error(hires_cam(Call(net), x, ClassTarget(CLASSES), layer=layer).map, theirs) < tolerance
 
 
-def test_equals_pytorch_grad_cam() -> None:
+@pytest.mark.checks("hires_cam", against="pytorch-grad-cam HiResCAM", tolerance=1e-6)
+def test_equals_pytorch_grad_cam(tolerance: float) -> None:
     net, x = TwoLayers(2).eval(), inputs(2, side=8)
     theirs = pytorch_grad_cam("HiResCAM", net, net.block, x, CLASSES.tolist())
-    assert error(hires_cam(Call(net), x, ClassTarget(CLASSES), layer="block").map, theirs) < 1e-6
+    assert error(hires_cam(Call(net), x, ClassTarget(CLASSES), layer="block").map, theirs) < tolerance
 
 
 def test_is_grad_cam_where_pooling_and_a_linear_layer_follow(rank: int) -> None:

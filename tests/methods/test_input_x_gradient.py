@@ -16,19 +16,21 @@ CLASSES = [0, 2, 1]
 TARGET = ClassTarget(torch.tensor(CLASSES))
 
 
-def test_equals_the_literal_version(rank: int) -> None:
+@pytest.mark.checks("input_x_gradient", against="a literal version", tolerance=1e-12)
+def test_equals_the_literal_version(rank: int, tolerance: float) -> None:
     net, x = GapNet(rank).double().eval(), inputs(rank).double()
     values = x * literal.gradient(net, x, CLASSES)
-    assert error(input_x_gradient(Call(net), x, TARGET, reduce="none").map, values) < 1e-12
-    assert error(input_x_gradient(Call(net), x, TARGET).map, values.sum(1)) < 1e-12
-    assert error(input_x_gradient(Call(net), x, TARGET, reduce="abs_max").map, values.abs().amax(1)) < 1e-12
+    assert error(input_x_gradient(Call(net), x, TARGET, reduce="none").map, values) < tolerance
+    assert error(input_x_gradient(Call(net), x, TARGET).map, values.sum(1)) < tolerance
+    assert error(input_x_gradient(Call(net), x, TARGET, reduce="abs_max").map, values.abs().amax(1)) < tolerance
 
 
-def test_equals_captum() -> None:
+@pytest.mark.checks("input_x_gradient", against="Captum InputXGradient", tolerance=1e-12)
+def test_equals_captum(tolerance: float) -> None:
     attr = pytest.importorskip("captum.attr")
     net, x = GapNet(2).double().eval(), inputs(2).double()
     theirs = attr.InputXGradient(net).attribute(x.clone().requires_grad_(), target=torch.tensor(CLASSES))
-    assert error(input_x_gradient(Call(net), x, TARGET, reduce="none").map, theirs) < 1e-12
+    assert error(input_x_gradient(Call(net), x, TARGET, reduce="none").map, theirs) < tolerance
 
 
 def test_adds_up_in_a_network_of_relus_without_biases(rank: int) -> None:

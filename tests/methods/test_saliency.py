@@ -24,13 +24,14 @@ def plain_gradient(net: nn.Module, x: Tensor, classes: list[int]) -> Tensor:
     return torch.cat(found)
 
 
-def test_equals_autograd_in_float64(rank: int) -> None:
+@pytest.mark.checks("saliency", against="backward() per input", tolerance=1e-12)
+def test_equals_autograd_in_float64(rank: int, tolerance: float) -> None:
     net, x = GapNet(rank).double().eval(), inputs(rank).double()
     slope = plain_gradient(net, x, [0, 2, 1])
     target = ClassTarget(torch.tensor([0, 2, 1]))
-    assert error(saliency(Call(net), x, target, reduce="none").map, slope) < 1e-12
-    assert error(saliency(Call(net), x, target, reduce="sum").map, slope.sum(1)) < 1e-12
-    assert error(saliency(Call(net), x, target).map, slope.abs().amax(1)) < 1e-12
+    assert error(saliency(Call(net), x, target, reduce="none").map, slope) < tolerance
+    assert error(saliency(Call(net), x, target, reduce="sum").map, slope.sum(1)) < tolerance
+    assert error(saliency(Call(net), x, target).map, slope.abs().amax(1)) < tolerance
 
 
 def test_equals_central_differences() -> None:
@@ -43,12 +44,13 @@ def test_equals_central_differences() -> None:
         assert abs(float(slope - found[0, channel, place])) < 1e-8
 
 
-def test_equals_captum() -> None:
+@pytest.mark.checks("saliency", against="Captum Saliency", tolerance=1e-12)
+def test_equals_captum(tolerance: float) -> None:
     attr = pytest.importorskip("captum.attr")
     net, x = GapNet(2).double().eval(), inputs(2).double()
     classes = torch.tensor([0, 2, 1])
     theirs = attr.Saliency(net).attribute(x.clone().requires_grad_(), target=classes, abs=False)
-    assert error(saliency(Call(net), x, ClassTarget(classes), reduce="none").map, theirs) < 1e-12
+    assert error(saliency(Call(net), x, ClassTarget(classes), reduce="none").map, theirs) < tolerance
 
 
 def test_works_frozen_and_without_gradient_mode(rank: int) -> None:

@@ -57,6 +57,7 @@ def theirs(net: nn.Module, x: Tensor, composite: Any, relevance: bool) -> Tensor
     return found
 
 
+@pytest.mark.checks("zennit", against="Zennit called by itself", tolerance=1e-12)
 @pytest.mark.parametrize(
     ("name", "options", "relevance"),
     [
@@ -68,12 +69,14 @@ def theirs(net: nn.Module, x: Tensor, composite: Any, relevance: bool) -> Tensor
         ("ExcitationBackprop", {}, False),
     ],
 )
-def test_gives_what_zennit_gives(name: str, options: dict[str, Any], relevance: bool, rank: int) -> None:
+def test_gives_what_zennit_gives(
+    name: str, options: dict[str, Any], relevance: bool, rank: int, tolerance: float
+) -> None:
     net, x = Modules(rank).double().eval(), inputs(rank).double()
     expected = theirs(net, x, getattr(zc, name)(**options), relevance)
     with unchanged(net):
         found = METHODS[f"zennit:{name}"](Call(net), x, TARGET, reduce="none", **options)
-    assert error(found.map, expected) < 1e-12
+    assert error(found.map, expected) < tolerance
     torch.testing.assert_close(found.output, net(x).detach())
 
 

@@ -17,6 +17,7 @@ from torchvision.models import DenseNet, ResNet
 from torchvision.models.resnet import BasicBlock
 
 import pellucid as pl
+from pellucid import backends
 from pellucid.errors import BadInput, ConversionError, OptionError
 from pellucid.models import export as exporting
 from pellucid.models import zoo
@@ -340,7 +341,7 @@ def test_what_cannot_be_exported_is_said_first(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(BadInput, match="fails on the example"):
         pl.export(small(), tmp_path / "net.onnx", torch.randn(1, 2, 16, 16))
     for missing, purpose in (("onnxruntime", "check"), ("onnxscript", "write")):
-        monkeypatch.setattr(exporting.util, "find_spec", lambda name, m=missing: None if name == m else object())
+        monkeypatch.setattr(backends.util, "find_spec", lambda name, m=missing: None if name == m else object())
         with pytest.raises(OptionError, match=f"{missing} is needed to {purpose}") as raised:
             pl.export(small(), tmp_path / "net.onnx")
         assert "pellucid[export]" in raised.value.hint

@@ -149,3 +149,11 @@ def test_imagenet_names_come_with_torchvision_networks() -> None:
     assert names is not None
     assert (len(names), names[0]) == (1000, "tench")
     assert zoo.categories("pellucid:s8") is None
+
+
+@pytest.mark.parametrize("shape", [(1, 140), (6, 100), (1, 32, 32), (3, 32, 48), (2, 16, 16, 16)])
+def test_our_networks_fit_any_inputs_and_others_are_as_they_are(shape: tuple[int, ...]) -> None:
+    for name in ("pellucid:s8", "pellucid:bagnet9"):
+        net = zoo.build(name, num_classes=4, **zoo.shape_options(name, shape))
+        assert net(torch.zeros(1, *shape)).shape == (1, 4)
+    assert zoo.shape_options("torchvision:resnet18", shape) == {}

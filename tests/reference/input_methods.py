@@ -142,7 +142,7 @@ def occlusion(
 def rise(
     net: nn.Module, x: Tensor, classes: Sequence[int], grids: Tensor, shifts: Tensor, keep: float, centred: bool
 ) -> Tensor:
-    """Equation 6, mask by mask; the grid is stretched by torch's own interpolation and cut out."""
+    """The paper's sum, mask by mask; the grid is stretched by torch's own interpolation and cut out."""
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2]
     cells = grids.shape[1]
     steps = [-(-n // cells) for n in x.shape[2:]]

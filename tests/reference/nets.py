@@ -127,6 +127,20 @@ class Kept(nn.Module):
         return torch.logit(0.1 + 0.8 * x.flatten(1).sum(1, keepdim=True))
 
 
+class Linear(nn.Module):
+    """Logits linear in the input, with a weight for each of its values; keeps what it was shown in `seen`."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(classes, *shape, generator=generator, dtype=torch.float64))
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach().clone())
+        return x.flatten(1) @ self.weight.flatten(1).T.to(x)
+
+
 def inputs(rank: int, batch: int = 3, side: int = 16, seed: int = 1) -> Tensor:
     """Smooth-free noise `(batch, 2, side, ...)`."""
     return torch.randn(batch, 2, *(side,) * rank, generator=torch.Generator().manual_seed(seed))

@@ -26,9 +26,9 @@ demo:  ## black box and SoftCAM on LesionLab, trained, explained, scored, report
 	$(call install,demo)
 	$(BIN)/pellucid demo
 
-test:  ## the tests, without the long studies
+test:  ## the tests, without the long studies, in two processes
 	$(call install,test)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 e2e:  ## the report in a real browser (needs Chromium)
 	$(call install,test)

@@ -79,7 +79,8 @@ def check_takes(network: nn.Module, x: torch.Tensor) -> Any:
         raise BadInput(
             f"The network cannot take inputs of shape {tuple(x.shape[1:])}.",
             why=str(error).split("\n")[0],
-            hint="Give the size or channels it was trained with, for example size=224 or grey=true.",
+            hint="Give the size or channels it was trained with (size=224, grey=true), or name a network for inputs with "
+            f"{x.ndim - 2} axes, such as pellucid:s8.",
         ) from error
 
 
@@ -110,6 +111,7 @@ def made_explainable(network: nn.Module, example: torch.Tensor, name: str, *, ke
         softcam = make(network, example[:1], kind="exact")
     except ConversionError as error:
         return network, f"{name} stays a black box: {error.message}"
+    softcam.preprocessing = preprocessing(network)  # type: ignore[assignment]
     return softcam, f"{name} was converted exactly: its logits are unchanged and its evidence adds up to them."
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pellucid import api, files
-from pellucid.data import open_data, options_of
+from pellucid import evaluation, files
+from pellucid.data import open_data, options_of, parted
 from pellucid.data.splits import Split, folds
 from pellucid.errors import BadInput, ConversionError, OptionError, nearest
 from pellucid.models import storage, zoo
 from pellucid.models.convert import convert
-from pellucid.networks import open_network, open_saved, reading_for
+from pellucid.networks import check_takes, open_network, open_saved, reading_for
 from pellucid.record import Table, join
 from pellucid.sample import Dataset, Sample, Subset
 from pellucid.training import run_folder
@@ -65,15 +65,11 @@ class Study:
         try:
             source, recipe = str(stored["source"]), TrainingConfig(**stored["recipe"])
             # Where the study lies may have changed since; where its data lie relative to it has not.
-            source = source if _is_drawn(source) else str((Path(folder) / source).resolve())
+            prefix, place = parted(source)
+            source = f"{prefix}{(Path(folder) / place).resolve()}" if place else source
             return cls(**{**stored, "source": source, "recipe": recipe})
         except (KeyError, TypeError) as error:
             raise BadInput(f"{path} describes no study.", why=str(error), hint="Train again.", path=path) from error
-
-
-def _is_drawn(source: str) -> bool:
-    """Whether the source is a generator's name, not a path."""
-    return source.partition(":")[0] == "lesionlab"
 
 
 @dataclass(frozen=True)
@@ -107,9 +103,14 @@ def check_is_study(folder: str | Path) -> None:
         raise BadInput(
             f"{folder} is no run.",
             why="It has no study.json.",
-            hint="Name a folder written by pellucid train.",
+            hint=_hint_for(Path(folder)),
             path=folder,
         )
+
+
+def _hint_for(folder: Path) -> str:
+    several = sorted(folder.glob("seed-*/study.json"))
+    return f"Name one of its seeds: {several[0].parent}." if several else "Name a folder written by pellucid train."
 
 
 def open_study(study: Study, out: Path) -> Opened:
@@ -135,11 +136,12 @@ def open_study(study: Study, out: Path) -> Opened:
 def _note(study: Study, out: Path) -> None:
     """Write study.json, or see that it is this study's. One by which nothing was trained yet gives way."""
     described = study.as_dict()
-    if not _is_drawn(study.source):
-        described["source"] = os.path.relpath(Path(study.source).resolve(), out.resolve())
+    prefix, place = parted(study.source)
+    if place:
+        described["source"] = prefix + os.path.relpath(Path(place).resolve(), out.resolve())
     path = out / "study.json"
     known, wanted = files.read_json(path) if path.exists() else None, files.plain(described)
-    if known == wanted:
+    if known == wanted or _as_of_now(known) == wanted:
         return
     if known is not None and any(next(out.glob(begun), None) for begun in _BEGUN):
         differ = [k for k in wanted if not isinstance(known, dict) or known.get(k) != wanted[k]]
@@ -153,6 +155,17 @@ def _note(study: Study, out: Path) -> None:
     files.write_json(path, described)
 
 
+def _as_of_now(known: Any) -> Any:
+    """A study on disk with the defaults of the training settings that came later, which is what was done without them."""
+    if not isinstance(known, dict) or not isinstance(known.get("recipe"), dict):
+        return known
+    try:
+        recipe = TrainingConfig(**known["recipe"])
+    except OptionError:
+        return known
+    return {**known, "recipe": files.plain(recipe.model_dump(mode="json"))}
+
+
 _BEGUN = ("plan.json", "model.json", "fold-*/plan.json", "fold-*/model.json")
 
 
@@ -160,7 +173,8 @@ def _split(study: Study, dataset: Dataset, out: Path) -> Split:
     """The folds, as written down when the study was begun."""
     path = out / "splits.json"
     if not path.exists():
-        made = folds(dataset, study.folds, seed=study.recipe.seed)
+        recipe = study.recipe
+        made = folds(dataset, study.folds, seed=recipe.seed if recipe.split_seed is None else recipe.split_seed)
         made.write(path)
         return made
     known = Split.read(path, dataset)
@@ -189,12 +203,14 @@ def train_fold(study: Study, data: Opened, fold: Fold, out: Path, *, progress: b
 def _fresh(study: Study, data: Opened, fold: Fold) -> nn.Module:
     """The network before training, the same on every run."""
     classes = data.dataset.classes
+    example = first_sample(fold.train, study.recipe.max_bad).input[None]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(study.recipe.seed)
-        network = zoo.build(study.model, weights=study.weights, num_classes=len(classes))
+        shape = zoo.shape_options(study.model, example.shape[1:])
+        network = zoo.build(study.model, weights=study.weights, num_classes=len(classes), **shape)
+    check_takes(network, example)
     if study.black_box:
         return network
-    example = first_sample(fold.train, study.recipe.max_bad).input[None]
     try:
         return convert(network, example, classes=classes)
     except ConversionError as error:
@@ -203,12 +219,14 @@ def _fresh(study: Study, data: Opened, fold: Fold) -> nn.Module:
 
 
 def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
-    """How the inputs were made ready, to be kept with the weights, as options of the readers of image files."""
+    """How the inputs were made ready, to be kept with the weights, as options of the readers of files."""
     known: Any = dataset
     if hasattr(known, "preparation"):
         found = {k: v for k, v in asdict(known.preparation).items() if v is not None}
-        size = found["size"]
-        return files.plain({**found, "size": size[0] if size[0] == size[1] else size})  # type: ignore[no-any-return]
+        size = found.get("size", ())
+        if len(set(size)) == 1:
+            found["size"] = size[0]
+        return files.plain(found)  # type: ignore[no-any-return]
     if all(hasattr(known, name) for name in ("size", "mean", "std")):  # drawn pictures
         return {"size": known.size, "crop": "resize", "mean": list(known.mean), "std": list(known.std)}
     return {}
@@ -231,7 +249,7 @@ def evaluate_out_of_fold(
             )
         network = open_network(str(fold.folder(folder)), weights=None, device=device)
         shown = _after(progress, sum(sizes[:k]), sum(sizes))
-        found = api.evaluate(
+        found = evaluation.evaluate(
             {study.kind: network}, fold.test, fold=k, folder=folder_out / fold.name, progress=shown, **chosen
         )
         tables.append(found)
@@ -254,6 +272,8 @@ def evaluate_models(
 ) -> Table:
     """Saved networks on data they are known not to have seen (that is for the user to know)."""
     if not names:
+        if any(Path(source).glob("seed-*/study.json")):
+            check_is_study(source)
         raise OptionError(
             f"There is no network to evaluate on {source}.",
             why="It is not a run made by train.",
@@ -261,7 +281,7 @@ def evaluate_models(
         )
     networks = {name: open_saved(name).eval().to(device) for name in names}
     data = _data_for(networks, source, reading)
-    return api.evaluate(networks, data, folder=folder_out / "parts", progress=progress, **chosen)
+    return evaluation.evaluate(networks, data, folder=folder_out / "parts", progress=progress, **chosen)
 
 
 def _data_for(networks: Mapping[str, nn.Module], source: str, reading: Mapping[str, Any]) -> Dataset:

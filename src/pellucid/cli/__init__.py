@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from pellucid import __version__
-from pellucid.cli import convert, demo, doctor, evaluate, explain, export, inspect, report, train, verify
+from pellucid.cli import convert, demo, doctor, evaluate, explain, export, inspect, look, report, train, verify
 from pellucid.cli.failure import exit_code
 
-VERBS = (doctor, inspect, convert, train, explain, evaluate, report, export, verify, demo)
+VERBS = (doctor, inspect, convert, train, explain, look, evaluate, report, export, verify, demo)
 EXAMPLES = (
     "pellucid doctor",
     "pellucid demo",

@@ -1,4 +1,4 @@
-"""`pellucid explain`: why did the network decide so, for one picture or a folder of them?"""
+"""`pellucid explain`: why did the network decide so, for one input or a folder of them?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import options
-from pellucid.cli.output import progress, say, show
-from pellucid.errors import BadInput, OptionError
+from pellucid.cli.output import check_free, progress, say, show
+from pellucid.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "explain"
 HELP = (
-    "Explain a network's decisions on images. Writes a picture, the numbers, and a ledger that adds up to the logit; "
+    "Explain a network's decisions on images or signals. Writes a picture, the numbers, and a ledger that adds up to the logit; "
     "a plain network is converted first where that is exact."
 )
 EXAMPLES = (
@@ -31,6 +31,7 @@ EXAMPLES = (
     "pellucid explain scans/ --model runs/demo/softcam --out explained",
     "pellucid explain scan.png --model runs/demo/softcam --target 'lesion against healthy'",
     "pellucid explain photo.jpg --model torchvision:vgg16 --weights vgg16.pth --method grad_cam layer=features",
+    "pellucid explain beats.txt --model runs/beats/fold-0 rate=250",
 )
 
 
@@ -57,6 +58,14 @@ def run(
     no_convert: Annotated[
         bool, typer.Option("--no-convert", help="Keep the black box, even where conversion is exact.")
     ] = False,
+    null: Annotated[
+        int,
+        typer.Option(
+            "--null",
+            metavar="N",
+            help="Compare each map's size with those of N random-phase inputs of the same spectrum (99 is usual; 0: none).",
+        ),
+    ] = 0,
     regions: Annotated[int, typer.Option("--regions", min=1, help="Regions in the ledger.")] = 5,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("explained"),
     batch_size: options.BatchSize = 8,
@@ -71,24 +80,28 @@ def run(
 ) -> None:
     given = options.settings(words, config)
     reading, chosen = options.divided(given, source, _method_options(method))
-    _check_out(out)
+    check_free(out, _KIND)
     import torch
 
     from pellucid import files
     from pellucid.data import open_data
-    from pellucid.networks import class_names, open_network, random_weights, reading_for
+    from pellucid.networks import class_names, open_network, preprocessing, random_weights, reading_for
+    from pellucid.null import check_draws
 
+    if null:
+        check_draws(null)
     torch.manual_seed(seed)  # a network without weights starts from this seed
     network = open_network(model, weights=weights, device=options.device(device))
     names = class_names(network, model, classes)
     reading = reading_for(network, source, reading)
+    network.preprocessing = {**preprocessing(network), **reading}  # type: ignore[assignment]  # as they are read now
     data = open_data(source, **reading)
     if dry_run:
         say(f"{len(data)} inputs would be explained with {model} (--dry-run).")
         return
     say(random_weights(model, weights), quiet=quiet or not random_weights(model, weights))
     facts = {"model": model, "source": source, "reading": reading}
-    work = _Work(network, facts, not no_convert, method, target, names, chosen, seed, regions, out, _places(data))
+    work = _Work(network, facts, not no_convert, method, target, names, chosen, seed, regions, out, _places(data), null)
     files.remove(out / "manifest.json")  # it speaks of what is about to be replaced
     with progress("explained", quiet=quiet or len(data) == 1) as tick:
         for start in range(0, len(data), batch_size):
@@ -115,21 +128,6 @@ def _method_options(method: str | None) -> list[str]:
 
     names = ("evidence", "grad_cam") if method is None else (method,)
     return [option for name in names for option in option_names(look_up(METHODS, name, "method").load())]
-
-
-def _check_out(out: Path) -> None:
-    """A model's or run's folder stays what it is."""
-    manifest = out / "manifest.json"
-    if not manifest.exists():
-        return
-    from pellucid.models import storage
-
-    if storage.read_manifest(out).get("kind") != _KIND:
-        raise OptionError(
-            f"{out} holds a model or a run.",
-            why="Explanations would be mixed up with it.",
-            hint="Choose another --out.",
-        )
 
 
 _KIND = "explanations"
@@ -165,6 +163,7 @@ class _Work:
     regions: int
     folder: Path
     places: Sequence[str]
+    null: int
     explained_as: str = ""
     ledger: str = ""
 
@@ -184,17 +183,23 @@ class _Work:
                     raise self._unusable(error, len(data)) from error
         if not good:
             return
-        from pellucid.api import explain
         from pellucid.sample import collate
 
         x = collate([sample for _, sample in good])
         if not self.explained_as:
             self._prepare(x, quiet)
-        e = explain(
-            self.network, x, self.target, method=self.method, classes=self.names, seed=self.seed, **self.options
-        )
+        e = self._explained(x)
         for k, (i, sample) in enumerate(good):
             self.rows.append(self._written(e[k], sample, self.places[i]))
+
+    def _explained(self, x: Any) -> Explanation:
+        from pellucid.api import explain
+        from pellucid.null import against_null
+
+        how = {"method": self.method, "classes": self.names, "seed": self.seed, **self.options}
+        if self.null:
+            return against_null(self.network, x, self.target, draws=self.null, **how)
+        return explain(self.network, x, self.target, **how)
 
     def _prepare(self, x: Any, quiet: bool) -> None:
         """Convert the network where that is exact, and see whether the names fit it."""
@@ -232,6 +237,7 @@ class _Work:
         row = {
             "name": sample.name, "prediction": _prediction(e), "target": e.target.describe(e.classes),
             "score": float(e.score[0]), "method": e.method, "text": e.text(), "ledger": ledger.as_dict() if ledger else None,
+            "null": e.null.as_dict() if e.null else None,
             "picture": f"{place}.png", "numbers": f"{place}/explanation.npz",
         }  # fmt: skip
         files.write_json(self.folder / place / "ledger.json", row)
@@ -249,7 +255,7 @@ class _Work:
             first = self.bad[0]
             raise BadInput(
                 f"None of {len(self.bad)} inputs can be read, the first being {first['name']}: {first['message']}",
-                hint="Give readable images.",
+                hint="Give readable inputs.",
                 path=first["path"],
             )
         files.write_json(self.folder / "index.json", self.index())

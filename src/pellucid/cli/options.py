@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="Image file, folder, CSV, or lesionlab:fundus.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Image file, folder, CSV, DICOM, NIfTI, time series, or READER:PLACE such as lesionlab:fundus.",
+        show_default=False,
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

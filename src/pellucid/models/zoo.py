@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,12 @@ def build(name: str, weights: str | Path | None = None, num_classes: int | None 
     if weights is not None:
         load_weights(model, weights, new_head=num_classes is not None)
     return model.eval()
+
+
+def shape_options(name: str, shape: Sequence[int]) -> dict[str, int]:
+    """The options with which the network called `name` takes inputs `(channels, *spatial)`; none for networks of others."""
+    own = ("pellucid:s8", "pellucid:bagnet9", "pellucid:bagnet17", "pellucid:bagnet33")
+    return {"in_channels": shape[0], "rank": len(shape) - 1} if name in own else {}
 
 
 def source_of(model: nn.Module) -> dict[str, Any] | None:

@@ -17,14 +17,14 @@ YES = SingleLogitTarget(True)
 def test_by_hand() -> None:
     """.5 and .75 of the total are seen: .9 - .5 and .9 - .7."""
     x = torch.tensor([0.5, 0.25, 0.15, 0.1], dtype=torch.float64).view(1, 1, -1)
-    found = sufficiency(Call(Kept()), x, YES, x[:, 0], "binary", shares=(0.25, 0.5))
+    found = sufficiency(Call(Kept()), x, YES, x[:, 0], "binary", shares=(0.25, 0.5), baseline=0.0)
     assert found["probability"].tolist() == pytest.approx([0.3])
 
 
 def test_equals_the_definition_written_out(rank: int) -> None:
     net, x, classes = GapNet(rank).double().eval(), inputs(rank).double(), [0, 2, 1]
     pixels = inputs(rank, seed=2).double()[:, 0]
-    found = sufficiency(Call(net), x, ClassTarget(torch.tensor(classes)), pixels)
+    found = sufficiency(Call(net), x, ClassTarget(torch.tensor(classes)), pixels, baseline=0.0)
     for i, c in enumerate(classes):
         order = pixels[i].flatten().argsort(descending=True)
         before = net(x[i : i + 1]).softmax(1)[0, c].detach()
@@ -42,7 +42,9 @@ def test_equals_the_definition_written_out(rank: int) -> None:
 def test_the_right_order_beats_the_wrong_one(rank: int) -> None:
     x = torch.rand(2, 1, *(4,) * rank, generator=torch.Generator().manual_seed(0)).double()
     x = x / x.flatten(1).sum(1).view(-1, *(1,) * (rank + 1))
-    right, wrong = (sufficiency(Call(Kept()), x, YES, p, "binary")["probability"] for p in (x[:, 0], -x[:, 0]))
+    right, wrong = (
+        sufficiency(Call(Kept()), x, YES, p, "binary", baseline=0.0)["probability"] for p in (x[:, 0], -x[:, 0])
+    )
     assert bool((right < wrong).all())
 
 

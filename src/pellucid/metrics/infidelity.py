@@ -47,7 +47,8 @@ def infidelity(
     network input x gradient gives 0 for boxes on a baseline of 0, the gradient itself 0 for noise.
     samples: changes, one pass each, the same for all inputs. side: of a box, as a share of the input's; boxes may reach over
     the edge, so that every place is covered as often. noise: its standard deviation, in the network's normalised input.
-    baseline: what stands in a box (see `inputs.baseline`). batch_size: changed inputs per pass.
+    baseline: what stands in a box (see `inputs.baseline`; "blur" where one colour is a sight of its own).
+    batch_size: changed inputs per pass.
     generator: by default a new one with seed 0; it is read but not moved on.
 
     Lower is better. Averages over boxes hardly see a map's detail, so a blurred map of the right places does well. nan where

@@ -21,7 +21,7 @@ def sufficiency(
     task: str = "multiclass",
     *,
     shares: Sequence[float] = (0.01, 0.05, 0.1, 0.2, 0.5),
-    baseline: Baseline = 0.0,
+    baseline: Baseline = "blur",
     batch_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Float[Tensor, "batch"]]:
@@ -30,7 +30,8 @@ def sufficiency(
     0 where they suffice, negative where the answer grows without the rest. Lower is better.
     "probability" is ERASER's, from -1 to 1; "log_odds" does not saturate (nan where the target has no probability).
     shares: of the samples, as in the paper (which divides by one more than their number, for k = 0; this is the mean).
-    baseline: what stands where nothing is shown (see `inputs.baseline`).
+    baseline: what stands where nothing is shown (see `inputs.baseline`), by default a blurred copy as for `insertion`:
+    samples alone on one colour are a sight of their own, and even random ones can then "suffice".
     batch_size: changed inputs per pass. generator: draws the order of equal samples; without it that of the array.
 
     A blurred or large map shows a connected piece of the input, which networks read more easily than scattered samples:

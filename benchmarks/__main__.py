@@ -33,7 +33,7 @@ QUICK = Setting("resnet18", side=64, pairs=3, batches=(1,), others=())
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--pairs", type=int, help=f"alternating pairs per subject (default {protocol.PAIRS})")
-    parser.add_argument("--only", choices=STUDIES, help="one of the benchmarks")
+    parser.add_argument("--only", choices=STUDIES, nargs="+", default=STUDIES, help="some of the benchmarks")
     parser.add_argument(
         "--quick", action="store_true", help="a smoke test on a small network; the figures mean nothing"
     )
@@ -51,17 +51,17 @@ def main(given: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     setting = QUICK if asked.quick else Setting()
     setting = replace(setting, pairs=asked.pairs or setting.pairs, batches=() if asked.no_memory else setting.batches)
+    command = " ".join(["python -m benchmarks", *(given if given is not None else sys.argv[1:])])
     studies: list[Study] = []
-    for name in (asked.only,) if asked.only else STUDIES:
+    for name in asked.only:
         found = import_module(f"benchmarks.{name}").run(setting)
         for study in found if isinstance(found, list) else [found]:
             print(results.as_text(study, judged=not asked.quick), end="\n\n", flush=True)
             studies.append(study)
-    if asked.json:
-        files.write_json(asked.json, results.as_json(studies, setting, asked.quick))
-    if asked.write:
-        command = " ".join(["python -m benchmarks", *(given if given is not None else sys.argv[1:])])
-        files.write_text(asked.write, results.as_markdown(studies, setting, command))
+        if asked.json:  # after each, so that a run of hours that is cut off is not lost
+            files.write_json(asked.json, results.as_json(studies, setting, asked.quick))
+        if asked.write:
+            files.write_text(asked.write, results.as_markdown(studies, setting, command))
     return int(not asked.quick and any(not goal.met for study in studies for goal in study.goals))
 
 

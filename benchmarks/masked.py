@@ -34,8 +34,8 @@ from benchmarks.study import (
 )
 
 FACTOR = 1.5
-OWN, FAST, COMPILED = "pellucid", "pellucid, onnxruntime", "pellucid, compile"
-MASKS, WINDOWS = 64, 8
+OWN, FAST = "pellucid", "pellucid, onnxruntime"
+MASKS = 32
 ROWS = 16  # the peers' own default, where they have one
 
 
@@ -130,22 +130,23 @@ def _comparisons(setting: Setting) -> list[Comparison]:
     """The small network has room for the usual numbers of passes, the large ones for what a pass costs."""
     small = replace(setting, network_name="resnet18", side=min(setting.side, 112))
     if not setting.full:
-        return [_score_cam(small, "maxpool", 2), _rise(small, MASKS, 2), _occlusion(small, 2)]
+        return [_score_cam(small, "maxpool", 2), _rise(small, MASKS, 2), _occlusion(small, 2, 4)]
     found = [
-        _score_cam(small, "layer4", setting.fewer(8)),
+        _score_cam(small, "layer4", 2),
         _rise(small, 200, setting.fewer(8)),
-        _occlusion(small, setting.fewer(8)),
+        _occlusion(small, setting.fewer(8), 8),
     ]
-    found += [_score_cam(setting, "maxpool", 2), _rise(setting, MASKS, 2), _occlusion(setting, 2)]
-    return found + [_occlusion(replace(setting, network_name=name), 2, windows=4) for name in setting.others]
+    found += [_score_cam(setting, "maxpool", 2), _rise(setting, MASKS, 2), _occlusion(setting, 2, 4)]
+    return found + [_occlusion(replace(setting, network_name=name), 2, 4) for name in setting.others]
 
 
 def _score_cam(setting: Setting, layer: str, pairs: int) -> Comparison:
     others = {
         "plain loop": Subject(partial(_score_cam_loop, layer)),
         "torch-cam": Subject(partial(_torch_cam, layer), "torchcam"),
-        "pytorch-grad-cam": Subject(partial(_pytorch_grad_cam, layer), "grad-cam"),
     }
+    if layer == "layer4":
+        others["pytorch-grad-cam"] = Subject(partial(_pytorch_grad_cam, layer), "grad-cam")
     about = (
         f"A masked input for every channel of {layer}. The paper says how masks are made; torch-cam scales them before they are enlarged, pytorch-grad-cam "
         "enlarges them from corner to corner, so only the plain loop gives the same map."
@@ -159,7 +160,7 @@ def _rise(setting: Setting, masks: int, pairs: int) -> Comparison:
     return Comparison("rise", setting, {"masks": masks}, others, ("plain loop",), about, pairs)
 
 
-def _occlusion(setting: Setting, pairs: int, windows: int = WINDOWS) -> Comparison:
+def _occlusion(setting: Setting, pairs: int, windows: int) -> Comparison:
     counts = (1, 4, ROWS) if setting.network_name == "resnet18" else (4, ROWS)
     others = {f"Captum, {n} at a time": Subject(partial(_captum, windows, n), "captum") for n in counts}
     about = f"{windows} x {windows} windows side by side."
@@ -178,8 +179,6 @@ def _one(comparison: Comparison) -> Study:
         FAST: Subject(partial(_pellucid, {**options, "backend": "onnxruntime"}), "onnxruntime"),
         **comparison.others,
     }
-    if comparison.method == "rise" and comparison.pairs > 2:  # once is enough: building takes most of a minute
-        subjects[COMPILED] = Subject(partial(_pellucid, {**options, "backend": "compile"}))
     ratios, runs = times(installed(subjects), setting, pairs=comparison.pairs, warm=1)
     expected = unit(runs[OWN]())
     differences = {n: float((unit(r()) - expected).abs().max()) for n, r in runs.items() if n not in (PLAIN, OWN)}
@@ -193,7 +192,7 @@ def _one(comparison: Comparison) -> Study:
 
 
 def _goals(comparison: Comparison, ratios: dict[str, list[float]], differences: dict[str, float]) -> list[Goal]:
-    equal = {n: d for n, d in differences.items() if n in (*comparison.same, FAST, COMPILED)}
+    equal = {n: d for n, d in differences.items() if n in (*comparison.same, FAST)}
     goals = [
         Goal(f"{name} gives the same map (difference at most 1e-3).", f"{away:.1g}", away <= 1e-3)
         for name, away in equal.items()

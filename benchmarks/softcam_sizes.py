@@ -36,7 +36,7 @@ def run(setting: Setting) -> Study:
         for side in _sides(setting)
         for n in CLASSES
     ]
-    others = [_Sized(name, 224, setting.fewer(6)) for name in OTHERS] if setting.full else []
+    others = [_Sized(name, 224, setting.fewer(10)) for name in OTHERS] if setting.full else []
     rows, ratios = [], {}
     for one in [*own, *others]:
         model, x = one.network(), one.inputs(1)

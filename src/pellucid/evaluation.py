@@ -77,16 +77,14 @@ def evaluate(
     shards = Shards.open(folder, study.plan(batch_size), list(parts)) if folder is not None else None
     tables = []
     for done, (part, (name, rows)) in enumerate(parts.items()):
-        if shards is not None and shards.done(part):
-            found = Table.from_parts(shards.read(part))
-        else:
-            found = study.part(name, rows)
-            if shards is not None:
-                shards.write(part, found.as_parts())
-        tables.append(found)
+        if shards is None:
+            tables.append(study.part(name, rows))
+        elif not shards.done(part):
+            shards.write(part, study.part(name, rows).as_parts())
         if progress is not None:
             progress(done + 1, len(parts))
-    return join(tables)
+    # Read at the end only: until then the records of a long evaluation lie in the folder, not in memory.
+    return join(tables if shards is None else (Table.from_parts(shards.read(part)) for part in parts))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from sys import intern
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One number about one sample. status: "ok", or why there is no value ("no mask", "undefined", "failed: ...")."""
 
@@ -42,7 +43,7 @@ class Record:
     fold: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What a network answered about one sample: the numbers that performance is computed from."""
 
@@ -205,6 +206,33 @@ def t_interval(values: Sequence[float], *, level: float = LEVEL) -> Interval:
         return Interval(mean, float("nan"), float("nan"), len(numbers), len(numbers))
     half = float(stats.t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
     return Interval(mean, mean - half, mean + half, len(numbers), len(numbers))
+
+
+def crossed_interval(
+    values: Sequence[float],
+    groups: Sequence[str],
+    trainings: Sequence[int],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """The mean over groups (patients) and trainings, both drawn with replacement (Owen 2007, pigeonhole bootstrap).
+
+    For the same groups scored with networks of several trainings: the interval covers other patients and other trainings.
+    With one training it is `mean_interval`. A few trainings say little about all; the interval is then rough.
+    """
+    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    runs, run = np.unique(np.asarray(trainings), return_inverse=True)
+    sums, counts = np.zeros((len(runs), len(names))), np.zeros((len(runs), len(names)))
+    np.add.at(sums, (run, member), np.asarray(values, dtype=float))
+    np.add.at(counts, (run, member), 1)
+    generator = np.random.default_rng(seed)
+    drawn, again = (generator.multinomial(n, np.full(n, 1 / n), size=resamples) for n in (len(names), len(runs)))
+    size = ((again @ counts) * drawn).sum(1)
+    means = ((again @ sums) * drawn).sum(1)[size > 0] / size[size > 0]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.mean(values)), float(low), float(high), len(member), len(names))
 
 
 def sign_flip_p(
@@ -389,9 +417,9 @@ class Table:
     @classmethod
     def from_parts(cls, stored: dict[str, Any]) -> Table:
         predictions = tuple(
-            Prediction(**{**p, "probabilities": tuple(p["probabilities"])}) for p in stored["predictions"]
+            Prediction(**_shared({**p, "probabilities": tuple(p["probabilities"])})) for p in stored["predictions"]
         )
-        return cls(tuple(Record(**r) for r in stored["records"]), predictions)
+        return cls(tuple(Record(**_shared(r)) for r in stored["records"]), predictions)
 
     def __str__(self) -> str:
         rows = [
@@ -413,7 +441,14 @@ class Table:
 
 def join(tables: Iterable[Table]) -> Table:
     """The rows of several tables in one."""
-    tables = list(tables)
-    return Table(
-        tuple(r for table in tables for r in table.records), tuple(p for table in tables for p in table.predictions)
-    )
+    records: list[Record] = []
+    predictions: list[Prediction] = []
+    for table in tables:
+        records += table.records
+        predictions += table.predictions
+    return Table(tuple(records), tuple(predictions))
+
+
+def _shared(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with one copy of each text: a long table repeats the same few names, and JSON makes each anew."""
+    return {key: intern(value) if isinstance(value, str) else value for key, value in row.items()}

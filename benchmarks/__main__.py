@@ -61,7 +61,8 @@ def main(given: Sequence[str] | None = None) -> int:
         if asked.json:  # after each, so that a run of hours that is cut off is not lost
             files.write_json(asked.json, results.as_json(studies, setting, asked.quick))
         if asked.write:
-            files.write_text(asked.write, results.as_markdown(studies, setting, command))
+            said = results.remarks(asked.write.read_text(encoding="utf-8")) if asked.write.exists() else ""
+            files.write_text(asked.write, results.as_markdown(studies, setting, command, said))
     return int(not asked.quick and any(not goal.met for study in studies for goal in study.goals))
 
 

@@ -72,18 +72,27 @@ def as_text(study: Study, judged: bool = True) -> str:
     return "\n".join([study.title, study.about, "", *lines, "", *goals])
 
 
-def as_markdown(studies: Sequence[Study], setting: Setting, command: str) -> str:
+REMARKS = "## What is missed, and why"
+
+
+def remarks(page: str) -> str:
+    """What a page says by hand, below its tables."""
+    return page[page.index(REMARKS) :] if REMARKS in page else ""
+
+
+def as_markdown(studies: Sequence[Study], setting: Setting, command: str, said: str = "") -> str:
+    """The page. said: what was said by hand below the tables before."""
     facts = environment()
     parts = [
         "# Benchmarks",
-        "Time and memory beside the peers, measured in one run. Written by the command below; do not edit by hand.",
+        "Time and memory beside the peers, measured in one run. Written by the command below; only the remarks at the end are by hand.",
         f"```\n{command}\n```",
         "\n".join(f"- {name}: {value}" for name, value in facts.items()),
         _method(setting),
     ]
     for study in studies:
         parts += [f"## {study.title}", study.about, pipes(_columns(study)), pipes(_goals(study))]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, said.strip()]).strip() + "\n"
 
 
 def _method(setting: Setting) -> str:

@@ -37,7 +37,8 @@ def occlusion(
     by side, which takes 8 passes per axis. The last window of an axis may reach over the edge and is then smaller.
     baseline: what covers: "zero", "mean", "blur", a number or a tensor (see `inputs.baseline`).
     batch_size: how many covered inputs go through the network at a time; by default a few megabytes of them. backend,
-    precision: a fast way to run them ("compile", "onnxruntime"; "bf16"; see `backends.fast`).
+    precision: a fast way to run them ("compile", "onnxruntime"; "bf16"; see `backends.fast`). bf16 keeps three digits of
+    a score, so small windows, whose drops are differences of nearly equal scores, may drown in its rounding.
 
     Raises `OptionError` for windows that do not fit or would leave gaps, and for a backend or precision that cannot be
     had or gives something else.

@@ -14,6 +14,7 @@ import pellucid as pl
 from pellucid.controls import CONTROLS
 from pellucid.errors import OptionError
 from pellucid.methods import METHODS
+from pellucid.metrics import METRICS
 from pellucid.record import Table
 from reference.nets import GapNet
 from reference.samples import Breaks, Samples, two, used
@@ -308,3 +309,33 @@ def test_metrics_explain_anew_in_the_way_of_the_case() -> None:
     assert not torch.allclose(own, moved)
     assert not torch.allclose(own, changed)
     assert {r.method for r in found.records} == {"smooth_grad"}  # a control has no way of explaining anew
+
+
+def test_all_maps_on_the_networks_cells() -> None:
+    """What lies in a cell is added up by hand; maps that have these cells already stay as they are."""
+    net, samples = two(), Samples(n=2)
+    names: Any = {"methods": ["evidence", "saliency"], "metrics": ["sparseness"], "controls": ["edge_map"]}
+    own, cells = (pl.evaluate(net, samples, grid=grid, **names) for grid in ("own", "cells"))
+    value = {(t, r.method, r.sample): r.value for t, found in (("own", own), ("cells", cells)) for r in found.records}
+    assert value["own", "evidence", "s0"] == value["cells", "evidence", "s0"]
+    assert value["own", "edge_map", "s0"] != value["cells", "edge_map", "s0"]
+    geometry = pl.explain(net, samples[0].input[None], method="evidence").geometry
+    rows, columns = geometry.nearest_cell()
+    for i in range(2):
+        target = pl.ContrastTarget(i % 2, 1 - i % 2)
+        map = pl.explain(net, samples[i].input[None], target, method="saliency").map[0]
+        summed = torch.zeros(geometry.grid, dtype=torch.float64)
+        for y, row in enumerate(rows.tolist()):
+            for x, column in enumerate(columns.tolist()):
+                summed[row, column] += map[y, x]
+        expected = METRICS["sparseness"](map=summed[None]).item()
+        assert value["cells", "saliency", f"s{i}"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(OptionError, match="no grid 'pixels'"):
+        pl.evaluate(net, samples, grid="pixels")
+
+
+def test_what_explains_anew_does_so_on_the_same_cells() -> None:
+    found = pl.evaluate(
+        two(), Samples(n=2), methods=["saliency"], metrics=["max_sensitivity"], controls=[], grid="cells"
+    )
+    assert all(r.status == "ok" for r in found.records)

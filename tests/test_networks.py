@@ -129,7 +129,7 @@ def test_inputs_are_read_as_in_training_unless_told_otherwise(saved: Path, tmp_p
         "grey": False,
     }  # the shorter side went with it
     assert reading_for(network, table, {"grey": True}) == {"size": 48, "shorter_side": 50, "grey": True}
-    assert reading_for(network, "lesionlab:fundus", {}) == {"size": 48}
+    assert reading_for(network, "lesionlab:fundus", {}) == {"size": 48, "grey": False}
     network.preprocessing = {"size": [48, 64]}  # type: ignore[assignment]
     assert reading_for(network, "lesionlab:fundus", {"n_images": 2}) == {"n_images": 2}
     assert reading_for(small(), table, {}) == {}

@@ -136,8 +136,6 @@ def test_p_values_and_limits_by_hand() -> None:
     assert null.limits()["strongest"].tolist() == [19.0] * 4
     assert null.limits(0.5)["positive"].tolist() == [5.0] * 4  # the tenth of nineteen, halved
     assert null.as_dict(1)["p_value"] == {"strongest": pytest.approx(0.1), "positive": pytest.approx(0.1)}
-    assert "within" in null.text(1)
-    assert "beyond" in null.text(0)
 
 
 def test_sizes_are_those_of_the_maps(rank: int) -> None:
@@ -202,7 +200,7 @@ def test_it_is_kept_picked_and_told(tmp_path: Path) -> None:
     one = e[2]
     assert one.null is not None
     assert torch.equal(one.null.positive, e.null.positive[2:])
-    assert one.text().endswith(one.null.text())
+    assert "what 19 random-phase inputs give" in one.text()
     assert pl.Explanation.load(pl.explain(Net(2).eval(), noise(1, 2), 0).save(tmp_path / "f")).null is None
 
 

@@ -8,7 +8,16 @@ from scipy import stats
 
 from pellucid.errors import OptionError
 from pellucid.performance import SCORES, auc
-from pellucid.record import Prediction, Record, Table, bootstrap, mean_interval, sign_flip_p, t_interval
+from pellucid.record import (
+    Prediction,
+    Record,
+    Table,
+    bootstrap,
+    crossed_interval,
+    mean_interval,
+    sign_flip_p,
+    t_interval,
+)
 
 
 def rows(values: dict[str, list[float]]) -> Table:
@@ -112,6 +121,29 @@ def test_auc_of_a_sigmoid_head_and_of_one_class() -> None:
     labels = np.array([0, 0, 1, 1])
     assert SCORES["auc"](np.array([[0.1], [0.6], [0.4], [0.9]]), labels) == pytest.approx(0.75)
     assert np.isnan(SCORES["auc"](np.array([[0.1], [0.6]]), labels[:2]))
+
+
+def test_crossed_interval_draws_patients_and_trainings() -> None:
+    """A literal pigeonhole bootstrap with the same draws; with one training there is nothing but patients to draw."""
+    generator = np.random.default_rng(1)
+    patients, runs = generator.integers(0, 6, 40), generator.integers(0, 3, 40)
+    values = (generator.normal(size=40) + runs).tolist()
+    groups = [f"p{k}" for k in patients]
+    found = crossed_interval(values, groups, runs.tolist(), resamples=200)
+    draws = np.random.default_rng(0)
+    drawn = draws.multinomial(6, np.full(6, 1 / 6), size=200)
+    again = draws.multinomial(3, np.full(3, 1 / 3), size=200)
+    means = []
+    for p, r in zip(drawn, again, strict=True):
+        weights = p[patients] * r[runs]
+        means.append((weights * values).sum() / weights.sum())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    assert (found.mean, found.n, found.groups) == (pytest.approx(np.mean(values)), 40, 6)
+    alone = crossed_interval(values, groups, [7] * 40)
+    assert (alone.low, alone.high) == pytest.approx(
+        (mean_interval(values, groups).low, mean_interval(values, groups).high)
+    )
+    assert found.high - found.low > alone.high - alone.low
 
 
 def test_t_interval_equals_scipy() -> None:

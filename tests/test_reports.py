@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pellucid import reports
 from pellucid.record import Prediction, Record, Table
 
@@ -30,7 +32,7 @@ def test_a_score_is_called_better_than_chance_only_when_intervals_do_not_touch()
     assert words == [
         "relevance_mass: evidence of the net 0.500 [0.500, 0.500], random_map 0.100 [0.100, 0.100]; better than chance: the intervals do not touch."
     ]
-    same = Table(tuple(r if r.method == "evidence" else Record(**{**vars(r), "value": 0.5}) for r in table().records))
+    same = Table(tuple(r if r.method == "evidence" else replace(r, value=0.5) for r in table().records))
     assert "not shown to be better than chance" in reports._score_words(same.summary(), "net")[0]
 
 

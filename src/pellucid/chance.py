@@ -68,16 +68,6 @@ class Null:
         p = float(self.p_values()["strongest"][i])
         return f"grey: {LEVEL:.0%} of {self.draws} {DESCRIBED[self.kind]}; p = {p:.2g}"
 
-    def text(self, i: int = 0) -> str:
-        """How the map of input `i` compares, in a sentence."""
-        p = {name: float(values[i]) for name, values in self.p_values().items()}
-        limit = float(self.limits()["strongest"][i])
-        where = "beyond" if float(self.strongest[i, 0]) > limit else "within"
-        return (
-            f"Its strongest cell is {where} what {self.draws} {DESCRIBED[self.kind]} give ({LEVEL:.0%} reach at most {limit:.2g}; "
-            f"p = {p['strongest']:.2g} for the strongest cell, {p['positive']:.2g} for the positive cells together)."
-        )
-
 
 def sizes(maps: Float[Tensor, "batch *grid"]) -> dict[str, Float[Tensor, "batch"]]:
     """The largest |cell| and the sum of the positive cells of every map."""

@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pellucid.call import Call
-from pellucid.errors import BadInput
 from pellucid.explanation import Attribution, Explanation
 from pellucid.sample import Dataset, Facts, Sample, Subset
 from pellucid.spatial import Geometry
@@ -104,14 +103,9 @@ class Case:
 
         Raises `BadInput` for one of another size than the input.
         """
-        size = self.x.shape[2:]
         for s in self.samples:
-            if s.mask is not None and s.mask.shape != size:
-                raise BadInput(
-                    f"The mask of '{s.name}' has shape {tuple(s.mask.shape)}, its input {tuple(size)}.",
-                    why="A mask says of every sample of the input whether it is truth.",
-                    hint="Resize masks with their inputs (the readers do).",
-                )
+            s.check_mask()
+        size = self.x.shape[2:]
         masks = [torch.zeros(size, dtype=torch.bool) if s.mask is None else s.mask for s in self.samples]
         return torch.stack(masks).to(self.x.device)
 

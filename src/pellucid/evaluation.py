@@ -22,8 +22,9 @@ from pellucid.methods import COMPARED, METHODS
 from pellucid.metrics import MEASURED, METRICS
 from pellucid.record import Prediction, Record, Table, join
 from pellucid.registry import look_up
-from pellucid.sample import Dataset, Sample, collate
+from pellucid.sample import Dataset, Sample, collate, readable
 from pellucid.shards import Shards
+from pellucid.spatial import Geometry
 
 
 def evaluate(
@@ -34,6 +35,7 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     controls: Sequence[str] | None = None,
     target: str = "label",
+    grid: str = "own",
     options: Mapping[str, Mapping[str, Any]] | None = None,
     batch_size: int = 16,
     seed: int = 0,
@@ -49,6 +51,8 @@ def evaluate(
     alone says little, and the mask itself where it is known.
     target: "label" explains the true class, "predicted" the network's answer. For two softmax classes every method
     explains and is scored on the log-odds of that class against the other, so that all answer the same question.
+    grid: "own" scores every map on the cells it has; "cells" brings all maps onto the network's cells, each of which adds up
+    what lies in it, so that a fine map is compared with a coarse one, and both with noise and truth, on equal terms.
     options: method or metric name -> its options. folder: where finished parts are kept; an interrupted evaluation goes
     on from there. progress: called with (parts done, parts in all).
 
@@ -68,7 +72,9 @@ def evaluate(
         check_options(name, look_up(METRICS, name, "metric").load(), options.get(name, {}))
     if target not in ("label", "predicted"):
         raise OptionError(f"There is no target '{target}'.", hint="Choose 'label' or 'predicted'.")
-    study = _Study(named, dataset, methods, metrics, controls, target, options, seed, fold)
+    if grid not in ("own", "cells"):
+        raise OptionError(f"There is no grid '{grid}'.", hint="Choose 'own' or 'cells'.")
+    study = _Study(named, dataset, methods, metrics, controls, target, grid, options, seed, fold)
     parts = {
         f"{m:02d}-{start:06d}": (name, range(start, min(start + batch_size, len(dataset))))
         for m, name in enumerate(named)
@@ -97,6 +103,7 @@ class _Study:
     metrics: Sequence[str]
     controls: Sequence[str]
     target: str
+    grid: str
     options: Mapping[str, Mapping[str, Any]]
     seed: int
     fold: int | None
@@ -105,24 +112,28 @@ class _Study:
         return {
             "models": {name: weights_digest(model) for name, model in self.models.items()}, "data": self.dataset.fingerprint, "methods": list(self.methods),
             "metrics": list(self.metrics), "controls": list(self.controls), "target": self.target, "options": {k: {o: repr(v) for o, v in dict(self.options[k]).items()} for k in sorted(self.options)},
-            "seed": self.seed, "fold": self.fold, "batch_size": batch_size, "pellucid": __version__,
+            "seed": self.seed, "fold": self.fold, "batch_size": batch_size, "pellucid": __version__, **({} if self.grid == "own" else {"grid": self.grid}),
         }  # fmt: skip
 
     def part(self, name: str, rows: range) -> Table:
         """All records and predictions of one model on one batch of samples."""
-        samples, bad = _read(self.dataset, rows)
+        unread: dict[str, str] = {}
+        samples = [sample for _, sample in readable(self.dataset, rows, unread)]
         failed = tuple(
-            Record(unread, unread, name, "", "", status=f"failed: {why}", seed=self.seed, fold=self.fold)
-            for unread, why in bad
+            Record(bad, bad, name, "", "", status=f"failed: {why}", seed=self.seed, fold=self.fold)
+            for bad, why in unread.items()
         )
         if not samples:
             return Table(failed)
+        samples, unfit = _with_fitting_masks(samples)
         model, x = self.models[name], collate(samples)
         with torch.no_grad(), hooks.untouched(model):
             output = Call(model, output=logits_of(model))(x.to(weights_device(model)))
-        return Table(
-            (*failed, *self._records(name, samples, x, output, rows)), tuple(self._predictions(name, samples, output))
+        records = (
+            replace(r, status=unfit[r.sample]) if r.status == "no mask" and r.sample in unfit else r
+            for r in self._records(name, samples, x, output, rows)
         )
+        return Table((*failed, *records), tuple(self._predictions(name, samples, output)))
 
     def _predictions(self, name: str, samples: Sequence[Sample], output: Any) -> Iterator[Prediction]:
         task = getattr(self.models[name], "task", None) or targets.default_task(output)
@@ -140,25 +151,29 @@ class _Study:
         task = getattr(model, "task", None)
         wanted = self._target(output, samples, task)
         base: Explanation | None = None
+        cells = self._cells(model, x, wanted, task)
         known = [control for control in self.controls if control in METHODS and control not in self.methods]
         for method in (*self.methods, *known):
             if "evidence" in METHODS[method].needs and not has_evidence(model):
                 continue
             try:
-                explanation = explain(
-                    model,
-                    x,
-                    wanted,
-                    method=method,
-                    task=task,
-                    seed=self.seed + rows.start,
-                    **self.options.get(method, {}),
+                explanation = _onto(
+                    explain(
+                        model,
+                        x,
+                        wanted,
+                        method=method,
+                        task=task,
+                        seed=self.seed + rows.start,
+                        **self.options.get(method, {}),
+                    ),
+                    cells,
                 )
             except PellucidError as error:
                 yield from self._failed(name, method, "", samples, error)
                 continue
             base = explanation if base is None and not METHODS[method].control else base
-            again = self._again(name, method, explanation, x, rows)
+            again = self._again(name, method, explanation, x, rows, cells)
             yield from self._scores(name, method, explanation, samples, x, rows, again)
         for control in self.controls:
             if control in MADE and base is not None:
@@ -216,7 +231,13 @@ class _Study:
                         sample.name, sample.group, name, method, metric, part, described, value if defined else None, status, self.seed, self.fold,
                     )  # fmt: skip
 
-    def _again(self, name: str, method: str, explanation: Explanation, x: Tensor, rows: range) -> Again:
+    def _cells(self, model: nn.Module, x: Tensor, target: targets.Target, task: targets.Task | None) -> Geometry | None:
+        """The network's cells, where all maps are brought onto them."""
+        return explain(model, x, target, method="random_map", task=task).geometry if self.grid == "cells" else None
+
+    def _again(
+        self, name: str, method: str, explanation: Explanation, x: Tensor, rows: range, cells: Geometry | None
+    ) -> Again:
         """What explains other inputs or networks as this explanation was made."""
 
         own, inputs = self.models[name], x
@@ -227,16 +248,27 @@ class _Study:
         ) -> Explanation:
             x, target = inputs if x is None else x, explanation.target if target is None else target
             with torch.enable_grad():
-                return explain(model or own, x, target, method=method, seed=self.seed + rows.start, **options)
+                return _onto(
+                    explain(model or own, x, target, method=method, seed=self.seed + rows.start, **options), cells
+                )
 
         return again
 
 
-def _read(dataset: Dataset, rows: range) -> tuple[list[Sample], list[tuple[str, str]]]:
-    good, bad = [], []
-    for i in rows:
+def _onto(explanation: Explanation, cells: Geometry | None) -> Explanation:
+    """The explanation with its map on the given cells."""
+    if cells is None or explanation.geometry == cells:
+        return explanation
+    summed = spatial.onto(explanation.map, explanation.geometry, cells).to(explanation.map)
+    return replace(explanation, map=summed, geometry=cells)
+
+
+def _with_fitting_masks(samples: Sequence[Sample]) -> tuple[list[Sample], dict[str, str]]:
+    """The samples, without masks that are not of their input's size; and the status of those. One of them fails no other."""
+    unfit = {}
+    for s in samples:
         try:
-            good.append(dataset[i])
+            s.check_mask()
         except BadInput as error:
-            bad.append((dataset.facts(i).name, error.message))
-    return good, bad
+            unfit[s.name] = f"failed: {error.message}"
+    return [s.changed(mask=None) if s.name in unfit else s for s in samples], unfit

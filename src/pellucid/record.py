@@ -360,10 +360,18 @@ class Table:
         return [replace(c, adjusted=p) for c, p in zip(found, corrected, strict=True)]
 
     def compare_performance(
-        self, new: str, old: str, *, margin: float | None = None, seed: int = 0, resamples: int = RESAMPLES
+        self,
+        new: str,
+        old: str,
+        *,
+        scores: Sequence[str] | None = None,
+        margin: float | None = None,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
     ) -> list[PerformanceComparison]:
         """How well network `new` predicts against `old` on the samples that both have, with patients resampled together.
 
+        scores: names in `performance.SCORES`, by default all.
         margin: the loss of a score that would still be accepted, declared beforehand and in the score's unit; with it
         each row has a verdict of non-inferiority. Scores where less is better are turned, so that more is better.
         """
@@ -382,6 +390,8 @@ class Table:
         groups = [mine[k].group or mine[k].sample for k in shared]
         found = []
         for metric, score in SCORES.items():
+            if scores is not None and metric not in scores:
+                continue
             sign = -1 if metric in LESS_IS_BETTER else 1
             statistic = partial(_difference_on_rows, score, sign, first, second, labels)
             interval = bootstrap(statistic, groups, seed=seed, resamples=resamples)

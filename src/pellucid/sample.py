@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +38,16 @@ class Sample:
 
     def changed(self, **values: Any) -> Sample:
         return replace(self, **values)
+
+    def check_mask(self) -> None:
+        """Raise `BadInput` for a mask of another size than the input."""
+        size = self.input.shape[1:]
+        if self.mask is not None and self.mask.shape != size:
+            raise BadInput(
+                f"The mask of '{self.name}' has shape {tuple(self.mask.shape)}, its input {tuple(size)}.",
+                why="A mask says of every sample of the input whether it is truth.",
+                hint="Resize masks with their inputs (the readers do).",
+            )
 
 
 @runtime_checkable
@@ -97,6 +107,17 @@ class Subset:
         import hashlib
 
         return hashlib.sha256(f"{self.parent.fingerprint}:{self.indices}".encode()).hexdigest()
+
+
+def readable(dataset: Dataset, rows: Iterable[int], unread: MutableMapping[str, str]) -> Iterator[tuple[int, Sample]]:
+    """The samples of these rows with their indices. Those that cannot be read are left out and noted: name -> why."""
+    for i in rows:
+        try:
+            sample = dataset[i]
+        except BadInput as error:
+            unread[dataset.facts(i).name or str(i)] = error.message
+        else:
+            yield i, sample
 
 
 def collate(samples: Sequence[Sample]) -> Float[Tensor, "batch channels *spatial"]:

@@ -155,6 +155,18 @@ def cells_in(mask: Bool[Tensor, "*lead_size"], geometry: Geometry) -> Float[Tens
     return inside
 
 
+def samples_of(cells: Bool[Tensor, "*grid"], geometry: Geometry) -> Bool[Tensor, "*size"]:
+    """The input samples that belong to some cells (nearest registered centre)."""
+    for axis, owner in enumerate(geometry.nearest_cell()):
+        cells = cells.index_select(axis, owner.to(cells.device))
+    return cells
+
+
+def onto(cells: Float[Tensor, "*lead_own"], geometry: Geometry, other: Geometry) -> Float[Tensor, "*lead_grid"]:
+    """A map on other cells: each of these adds up what lies in its samples. Totals are preserved, in float64."""
+    return cell_sums(spread(cells.to(torch.float64), geometry), other)
+
+
 def region_sums(
     cells: Float[Tensor, "*lead_grid"], masks: Bool[Tensor, "regions *size"], geometry: Geometry
 ) -> Float[Tensor, "*lead regions"]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAME = "evaluate"
 HELP = (
     "Score predictions and explanations, with intervals. "
-    "Of a run, on the folds that each network did not see, or of saved models on any data."
+    "Of a run (all its seeds, where it has several), on the folds that each network did not see, or of saved models on any data."
 )
 EXAMPLES = (
     "pellucid evaluate runs/eyes",
@@ -52,6 +52,9 @@ def run(
     target: Annotated[
         str, typer.Option("--target", help="Explain the true class (label) or the predicted one (predicted).")
     ] = "label",
+    grid: Annotated[
+        str, typer.Option("--grid", help="Score maps on the cells they have (own) or all on the network's (cells).")
+    ] = "own",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write; by default the run, or runs/evaluate.")
     ] = None,
@@ -68,7 +71,8 @@ def run(
     given = options.settings(words, config)
     of_leaves = _of_leaves({k: v for k, v in given.items() if "." in k})
     reading = {k: v for k, v in given.items() if "." not in k}
-    own_run = (Path(source) / "study.json").is_file()
+    seeds = any(Path(source).glob("seed-*/study.json"))
+    own_run = seeds or (Path(source) / "study.json").is_file()
     if own_run:
         _check_run(source, reading, model)
     else:
@@ -83,12 +87,13 @@ def run(
 
     chosen = {
         "methods": _names(methods), "metrics": _metrics(metrics), "controls": _names(controls), "target": target, "options": of_leaves,
-        "batch_size": batch_size, "seed": seed,
+        "grid": grid, "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
     where = options.device(device)
     with progress("scored", quiet=quiet) as tick:
         if own_run:
-            table = study.evaluate_out_of_fold(source, chosen, device=where, folder_out=folder, progress=tick)
+            scored = study.evaluate_seeds if seeds else study.evaluate_out_of_fold
+            table = scored(source, chosen, device=where, folder_out=folder, progress=tick)
         else:
             table = study.evaluate_models(
                 source, reading, model or [], chosen, device=where, folder_out=folder, progress=tick

@@ -152,7 +152,7 @@ def read_checkpoint(path: str | Path) -> Any:
     except pickle.UnpicklingError as error:
         raise IntegrityError(
             f"{path.name} is not a file of plain tensors; it was not loaded.",
-            why="It asks for code to be run, or is damaged: " + _first_line(error),
+            why="It asks for code to be run when it is read, or is damaged.",  # torch's own words advise to run it
             hint="Save the state dict: torch.save(model.state_dict(), path).",
             path=path,
         ) from error

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import OptionError
+from pellucid.errors import BadInput, OptionError
 from pellucid.hooks import untouched
-from pellucid.sample import Dataset, collate
+from pellucid.sample import Dataset, collate, readable
 
 
 def probe(
@@ -24,7 +24,8 @@ def probe(
     """A copy of the SoftCAM whose head is a logistic regression on its pooled features.
 
     strength: scikit-learn's C. Two classes give logits that differ by the log-odds; more are multinomial. Raises
-    `OptionError` for a network without a linear head of its own.
+    `OptionError` for a network without a linear head of its own. Samples that cannot be read are left out; raises `BadInput`
+    where none can.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -62,15 +63,20 @@ def _features(softcam: nn.Module, head: nn.Module, dataset: Dataset, batch_size:
     """What the head is given, `(samples, features)`, and the labels."""
     found: list[Tensor] = []
     labels: list[Any] = []
+    unread: dict[str, str] = {}
     handle = head.register_forward_pre_hook(
         lambda module, args: found.append(args[0].detach().flatten(1).double().cpu())
     )
     try:
         with torch.no_grad(), untouched(softcam):
             for start in range(0, len(dataset), batch_size):
-                samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-                softcam(collate(samples))
-                labels += [s.label for s in samples]
+                rows = range(start, min(start + batch_size, len(dataset)))
+                samples = [sample for _, sample in readable(dataset, rows, unread)]
+                if samples:
+                    softcam(collate(samples))
+                    labels += [s.label for s in samples]
     finally:
         handle.remove()
+    if not found:
+        raise BadInput("No sample can be read.", why=next(iter(unread.values()), ""), hint="Check the data source.")
     return torch.cat(found).numpy(), np.asarray(labels)

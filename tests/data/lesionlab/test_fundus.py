@@ -6,28 +6,33 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pellucid.data.lesionlab import PRESETS, Knobs, fundus
-from pellucid.data.lesionlab.anatomy import _branch, _trunks, anatomy, field
-from pellucid.data.lesionlab.patches import distractors, lesions
+from pellucid.data.lesionlab import DISTRACTOR_TYPES, LESION_TYPES, PRESETS, Knobs, fundus
+from pellucid.data.lesionlab.patches import Patch
+from pellucid.data.lesionlab.retina import DISC_CENTRE, _branch, _trunks, anatomy, field, grain
+from pellucid.data.lesionlab.scene import Setting, Shown
 from pellucid.data.lesionlab.streams import derive, stream
 from pellucid.data.lesionlab.texture import texture
 
 MANY = Knobs(lesions=(4, 6), distractors=4)
 
 
-def scene(image: int = 7, n: int = 128, knobs: Knobs = MANY, ill: bool = True) -> fundus.Scene:
-    return fundus.scene(derive(1), derive(2, image), n, knobs, ill)
+def scene(image: int = 7, n: int = 128, knobs: Knobs = MANY, ill: bool = True, marker: str = "letter") -> fundus.Fundus:
+    return fundus.scene(Setting("fundus", n, knobs, marker), derive(1), derive(2, image), ill)
 
 
-def literal(scene: fundus.Scene, drop: set[int], marker: bool) -> np.ndarray:
+def without(*numbers: int, marker: bool = False) -> Shown:
+    return Shown(frozenset(f"lesion:{k}" for k in numbers), marker)
+
+
+def literal(scene: fundus.Fundus, drop: set[int], marker: bool) -> np.ndarray:
     """Compositing, light, letter, blur and noise as written down, whole frames in double precision."""
     picture = scene.base.astype(np.float64)
 
-    def compose(picture: np.ndarray, patch: fundus.Patch) -> np.ndarray:
+    def compose(picture: np.ndarray, patch: Patch) -> np.ndarray:
         alpha = np.zeros((scene.n, scene.n))
         alpha[patch.rows, patch.columns] = patch.gain * patch.shape.astype(np.float64)
         alpha[alpha < 1e-3] = 0
-        return picture * (1 - alpha) + alpha * np.array(patch.colour)[:, None, None]
+        return picture * (1 - alpha) + alpha * patch.filling.astype(np.float64)
 
     for patch in scene.distractors:
         picture = compose(picture, patch)
@@ -36,7 +41,7 @@ def literal(scene: fundus.Scene, drop: set[int], marker: bool) -> np.ndarray:
             picture = compose(picture, patch)
     picture = picture * scene.light
     if marker:
-        picture = compose(picture, scene.letter)
+        picture = compose(picture, scene.contents.mark.usual)
     kernel = np.exp(-0.5 * (np.arange(-2, 3) / 0.7) ** 2)
     for axis in (1, 2):
         picture = ndimage.convolve1d(picture, kernel / kernel.sum(), axis=axis, mode="constant")
@@ -49,7 +54,9 @@ def test_render_equals_the_literal_renderer(n: int, marker: bool) -> None:
     for image in range(3):
         drawn = scene(image, n)
         for drop in (set(), {0}, {1, 3}):
-            np.testing.assert_allclose(fundus.render(drawn, drop, marker), literal(drawn, drop, marker), atol=2e-6)
+            np.testing.assert_allclose(
+                drawn.render(without(*drop, marker=marker)), literal(drawn, drop, marker), atol=2e-6
+            )
 
 
 @pytest.mark.parametrize("n", [64, 128, 512])
@@ -57,9 +64,9 @@ def test_render_equals_the_literal_renderer(n: int, marker: bool) -> None:
 def test_dropping_a_lesion_changes_no_bit_outside_its_support_widened_by_the_blur(n: int, preset: str) -> None:
     for image in range(12 if n < 512 else 2):
         drawn = scene(image, n, PRESETS[preset])
-        whole, zones = fundus.render(drawn), drawn.zones(())
+        whole, zones = drawn.render(), drawn.zones()
         for k, patch in enumerate(drawn.lesions):
-            changed = (fundus.render(drawn, {k}) != whole).any(0)
+            changed = (drawn.render(without(k)) != whole).any(0)
             support = np.zeros((n, n), bool)
             support[patch.rows, patch.columns] = patch.opacity > 0
             widened = ndimage.binary_dilation(support, np.ones((5, 5)))
@@ -71,9 +78,9 @@ def test_masks_mark_where_the_picture_changes_most() -> None:
     inside, outside = [], []
     for image in range(20):
         drawn = scene(image, 128, PRESETS["easy"])
-        whole, zones = fundus.render(drawn), drawn.zones(())
+        whole, zones = drawn.render(), drawn.zones()
         for k in range(len(drawn.lesions)):
-            change = np.abs(fundus.render(drawn, {k}) - whole).max(0)
+            change = np.abs(drawn.render(without(k)) - whole).max(0)
             mask = zones[f"lesion:{k}"]
             assert mask.any()
             assert (change[mask] > 0).mean() > 0.99
@@ -87,49 +94,65 @@ def test_the_letter_changes_its_place_only_and_lies_outside_the_field() -> None:
     for image in range(8):
         for n in (128, 160, 512):
             drawn = scene(image, n)
-            place = drawn.zones(())["marker"]
-            changed = (fundus.render(drawn, marker=True) != fundus.render(drawn)).any(0)
+            place = drawn.zones()["marker"]
+            changed = (drawn.render(Shown(marker=True)) != drawn.render()).any(0)
             assert changed.any()
             assert not (changed & ~place).any()
             assert not (place & (field(n) > 0)).any()
 
 
 def test_equal_seeds_give_equal_bits_with_and_without_caches() -> None:
-    before = fundus.render(scene(3))
-    for cached in (fundus.scene, anatomy, field):
+    before = scene(3).render()
+    for cached in (fundus._scene, anatomy, field, grain):
         cached.cache_clear()
-    np.testing.assert_array_equal(fundus.render(scene(3)), before)
+    np.testing.assert_array_equal(scene(3).render(), before)
 
 
 def test_other_components_keep_their_chance_when_one_changes() -> None:
     plain, few = Knobs(lesions=(5, 5), distractors=0), Knobs(lesions=(2, 2), distractors=9)
-    image = derive(5)
-    for a, b in zip(lesions(image, 128, plain), lesions(image, 128, few), strict=False):
+    for a, b in zip(scene(5, knobs=plain).lesions, scene(5, knobs=few).lesions, strict=False):
         assert a.latent() == b.latent()
         np.testing.assert_array_equal(a.shape, b.shape)
-    with_lesions, without = scene(4, ill=True), scene(4, ill=False)
-    assert [d.latent() for d in with_lesions.distractors] == [d.latent() for d in without.distractors]
-    np.testing.assert_array_equal(with_lesions.noise, without.noise)
-    np.testing.assert_array_equal(with_lesions.light, without.light)
-    np.testing.assert_array_equal(fundus.render(with_lesions, set(range(9))), fundus.render(without))
+    ill, healthy = scene(4, ill=True), scene(4, ill=False)
+    assert [d.latent() for d in ill.distractors] == [d.latent() for d in healthy.distractors]
+    np.testing.assert_array_equal(ill.noise, healthy.noise)
+    np.testing.assert_array_equal(ill.light, healthy.light)
+    np.testing.assert_array_equal(ill.render(without(*range(9))), healthy.render())
 
 
 def test_the_fellow_eye_is_the_mirror_image() -> None:
-    eyes = {s.letter.kind[-1]: s for s in (scene(i) for i in range(12))}
+    eyes = {s.contents.mark.variant: s for s in (scene(i) for i in range(12))}
     np.testing.assert_array_equal(eyes["L"].base, eyes["R"].base[:, :, ::-1])
 
 
 def test_lesions_are_where_their_latent_centre_says() -> None:
     drawn = scene(9, 256, Knobs(lesions=(6, 6), types=("haemorrhage", "cotton_wool")))
     for k, patch in enumerate(drawn.lesions):
-        y, x = ndimage.center_of_mass(drawn.zones(())[f"lesion:{k}"])
+        y, x = ndimage.center_of_mass(drawn.zones()[f"lesion:{k}"])
         assert np.hypot(x * 2 + 1 - patch.centre[0], y * 2 + 1 - patch.centre[1]) < 0.5 * patch.radius + 2
 
 
-def test_all_distractors_and_lesion_types_occur() -> None:
-    easy = PRESETS["easy"]
-    found = [{p.kind for i in range(40) for p in draw(derive(i), 64, easy)} for draw in (lesions, distractors)]
-    assert found == [set(easy.types), {"pale_dot", "reflection", "dust"}]
+def test_the_usual_types_occur_and_the_others_on_request() -> None:
+    usual = [scene(i, 64, PRESETS["easy"]) for i in range(40)]
+    assert {p.kind for s in usual for p in s.lesions} == set(LESION_TYPES["fundus"]) - {"flame_haemorrhage"}
+    assert {p.kind for s in usual for p in s.distractors} == set(DISTRACTOR_TYPES["fundus"]) - {"vessel_crossing"}
+    asked = Knobs(types=("flame_haemorrhage",), distractor_types=("vessel_crossing",))
+    assert {p.kind for i in range(9) for p in scene(i, 64, asked).lesions} == {"flame_haemorrhage"}
+    assert {p.kind for i in range(9) for p in scene(i, 64, asked).distractors} == {"vessel_crossing"}
+
+
+def test_flames_lie_along_the_nerve_fibres_that_meet_in_the_optic_disc() -> None:
+    angles = []
+    for image in range(12):
+        drawn = scene(image, 256, Knobs(types=("flame_haemorrhage",), lesions=(2, 4)))
+        disc = DISC_CENTRE[0] if drawn.contents.right else 512 - DISC_CENTRE[0], DISC_CENTRE[1]
+        for k, lesion in enumerate(drawn.lesions):
+            y, x = np.nonzero(drawn.zones()[f"lesion:{k}"])
+            values, vectors = np.linalg.eigh(np.cov(x, y))
+            towards = np.subtract(disc, lesion.centre)
+            angles.append(abs(vectors[:, 1] @ towards) / np.hypot(*towards))
+            assert values[1] > 3 * values[0]
+    assert np.mean(angles) > 0.98
 
 
 def test_texture_has_unit_variance_and_the_asked_spectrum() -> None:
@@ -164,5 +187,5 @@ GOLDEN = np.array(
 
 def test_the_generator_still_draws_what_its_version_drew() -> None:
     assert fundus.VERSION == "fundus-1"
-    picture = np.round(fundus.render(scene(0), marker=True)[0] * 255)
+    picture = np.round(scene(0).render(Shown(marker=True))[0] * 255)
     np.testing.assert_allclose(picture.reshape(4, 32, 4, 32).mean((1, 3)), GOLDEN, atol=0.5)

@@ -4,103 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-import torch
 from numpy import ndarray as Array
 
-from pellucid.data.lesionlab import fundus
-from pellucid.data.lesionlab.knobs import Knobs, demand, knobs_from
+from pellucid.data.lesionlab import composition
+from pellucid.data.lesionlab.knobs import KINDS, Knobs, demand, is_number, knobs_from, one_of
+from pellucid.data.lesionlab.marker import MARKERS
+from pellucid.data.lesionlab.recipe import Recipe
+from pellucid.data.lesionlab.scene import Setting
 from pellucid.data.lesionlab.streams import derive, stream
 from pellucid.errors import BadInput, OptionError, nearest
 from pellucid.sample import Facts, Sample
 
-KINDS = ("fundus",)
-MARKERS = ("none", "letter")
 SPLITS = ("train", "val", "test")
-CLASSES = ("healthy", "lesion")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One picture, written down: calling it renders the sample. Every decision is explicit, so a changed recipe
-    renders the same scene with that one thing changed. It pickles in a few hundred bytes.
-
-    patient, image: roots of chance. ill: whether the scene has lesions; drop: those left out. marker: whether
-    the letter is shown; None where the set has no marker.
-    """
-
-    patient: int
-    image: int
-    size: int
-    knobs: Knobs
-    ill: bool
-    marker: bool | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    name: str
-    group: str
-    drop: frozenset[int] = frozenset()
-
-    def scene(self) -> fundus.Scene:
-        return fundus.scene(self.patient, self.image, self.size, self.knobs, self.ill)
-
-    def picture(self) -> Array:
-        """The picture `(3, size, size)`, 0 to 1, before normalisation."""
-        return fundus.render(self.scene(), self.drop, bool(self.marker))
-
-    def __call__(self) -> Sample:
-        scene, picture = self.scene(), self.picture()
-        zones = {k: torch.from_numpy(v) for k, v in scene.zones(self.drop).items()}
-        left = [k for k in range(len(scene.lesions)) if k not in self.drop]
-        mask = torch.zeros(self.size, self.size, dtype=torch.bool)
-        for k in left:
-            mask |= zones[f"lesion:{k}"]
-        if self.marker is None:
-            del zones["marker"]
-        mean, std = (np.array(v, np.float32)[:, None, None] for v in (self.mean, self.std))
-        return Sample(
-            input=torch.from_numpy((picture - mean) / std),
-            label=int(bool(left)),
-            mask=mask,
-            zones=zones,
-            name=self.name,
-            group=self.group,
-            image=np.ascontiguousarray(
-                (picture * np.float32(255) + np.float32(0.5)).astype(np.uint8).transpose(1, 2, 0)
-            ),
-            meta={**scene.latent(self.drop), "marker": bool(self.marker), "patient": self.patient, "image": self.image},
-            alternatives=self._alternatives(left),
-        )
-
-    def _alternatives(self, left: Sequence[int]) -> dict[str, Callable[[], Sample]]:
-        changed: dict[str, Callable[[], Sample]] = {
-            f"without lesion:{k}": replace(self, drop=self.drop | {k}) for k in left
-        }
-        if left:
-            changed["without lesions"] = replace(self, drop=self.drop | set(left))
-        if self.marker is not None:
-            changed["without marker"] = replace(self, marker=False)
-            changed["with marker"] = replace(self, marker=True)
-        return changed
 
 
 @dataclass(frozen=True)
 class LesionLab:
-    """Synthetic fundus images with exact lesion masks and exact counterfactuals. Not realistic medicine.
+    """Synthetic fundus, OCT or X-ray images with exact lesion masks and exact counterfactuals. Not realistic medicine.
 
     n_images: how many; a larger set starts with the smaller one. size: side in pixels, a multiple of 32 from 64 to
-    1024. preset: "easy" or "hard"; knobs: what to change of it (see `Knobs`). marker "letter" plants a laterality letter with
-    P(letter | lesion) = .5 + rho / 2 and P(letter | healthy) = .5 - rho / 2. split: "train", "val" or "test", with
-    no patient in common. normalise: (mean, std) per channel; None: the constants of the kind.
+    1024. preset: "easy", "medium" or "hard"; knobs: what to change of it (see `Knobs`). split: "train", "val" or "test",
+    with no patient in common. labels: "binary", or "graded" for the classes of the kind.
+    marker: a planted shortcut, "letter", "tag", "ruler", "gamma", "blur" or "device", with
+    P(marker | label 1) = .5 + rho / 2 and P(marker | label 0) = .5 - rho / 2.
+    grey: one channel instead of three alike. normalise: (mean, std) per channel; None: the constants of the kind.
 
-    Samples carry the union of the lesions as mask (all False where healthy); zones "field", "distractors", "marker" (its place,
-    shown or not), "lesion:k" and "effect:k" (all pixels that lesion k can change); alternatives "without lesion:k",
-    "without lesions", "without marker", "with marker". Raises `OptionError` for impossible options.
+    Samples carry the union of the lesions as mask (all False where there are none); zones "field", "distractors", "marker"
+    (its place, shown or not; none for gamma and blur), "lesion:k", "distractor:k", "background:j", "suppressor", and
+    "effect:k" (all pixels that lesion k can change); alternatives "without ZONE" for each of these parts (a background
+    is drawn anew), "without lesions", "only lesion:k", "with marker", "with the other marker". Raises `OptionError` for impossible options.
     """
 
     kind: str = "fundus"
@@ -111,28 +50,54 @@ class LesionLab:
     rho: float = 0.0
     marker: str = "none"
     split: str = "train"
+    labels: str = "binary"
+    grey: bool = False
     knobs: Knobs | Mapping[str, Any] | None = None
     normalise: tuple[Sequence[float], Sequence[float]] | None = None
 
-    classes = CLASSES
-
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("kind", self.kind, KINDS),
-            ("marker", self.marker, MARKERS),
-            ("split", self.split, SPLITS),
-        ):
-            if value not in known:
-                raise OptionError(f"LesionLab has no {name} '{value}'.", hint=nearest(value, known))
-        demand(self.n_images >= 1, "n_images", self.n_images, "at least 1")
-        demand(64 <= self.size <= 1024 and self.size % 32 == 0, "size", self.size, "a multiple of 32 from 64 to 1024")
-        demand(self.seed >= 0, "seed", self.seed, "0 or more")
-        demand(-1 <= self.rho <= 1, "rho", self.rho, "between -1 and 1")
+        one_of("kind", self.kind, KINDS)
+        one_of("marker", self.marker, ("none", *MARKERS))
+        one_of("split", self.split, SPLITS)
+        one_of("labels", self.labels, composition.LABELS)
+        demand(is_number(self.n_images, 1, whole=True), "n_images", self.n_images, "a whole number from 1 on")
+        square = is_number(self.size, 64, 1024, whole=True) and self.size % 32 == 0
+        demand(square, "size", self.size, "a multiple of 32 from 64 to 1024")
+        demand(is_number(self.seed, 0, whole=True), "seed", self.seed, "a whole number from 0 on")
+        demand(is_number(self.rho, -1, 1), "rho", self.rho, "a number from -1 to 1")
         demand(self.rho == 0 or self.marker != "none", "rho", self.rho, "0 without a marker (or set marker=letter)")
-        object.__setattr__(self, "knobs", knobs_from(self.preset, self.knobs))
-        mean, std = self.normalise or (fundus.MEAN, fundus.STD)
-        demand(len(mean) == len(std) == 3, "normalise", self.normalise, "two triples, mean and std")
-        object.__setattr__(self, "normalise", (tuple(map(float, mean)), tuple(map(float, std))))
+        demand(
+            not self.grey or self.kind != "fundus",
+            "grey",
+            self.grey,
+            "false for fundus, whose lesions are told by colour",
+        )
+        knobs = knobs_from(self.preset, self.knobs)
+        knobs.check(self.kind)
+        plain = knobs.rule == "or" and knobs.cue == "natural" and knobs.types is None
+        demand(plain or self.labels == "binary", "labels", self.labels, "binary with a rule, a cue or types of its own")
+        object.__setattr__(self, "knobs", knobs)
+        object.__setattr__(self, "normalise", self._constants())
+
+    def _constants(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation per channel."""
+        channels, generator = 1 if self.grey else 3, self._generator
+        usual = ((values * channels)[:channels] for values in (generator.MEAN, generator.STD))
+        try:
+            mean, std = (tuple(map(float, values)) for values in (self.normalise or usual))
+        except (TypeError, ValueError):
+            mean = std = ()
+        fits = len(mean) == len(std) == channels and np.isfinite([mean, std]).all() and min(std) > 0
+        demand(bool(fits), "normalise", self.normalise, f"mean and std, {channels} of each, std above 0")
+        return mean, std
+
+    @property
+    def _generator(self) -> Any:
+        return import_module(f"pellucid.data.lesionlab.{self.kind}")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return composition.classes_of(self.kind, self.labels)
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -141,6 +106,11 @@ class LesionLab:
     @property
     def std(self) -> tuple[float, ...]:
         return tuple(self.normalise[1])  # type: ignore[index]
+
+    @cached_property
+    def _setting(self) -> Setting:
+        assert isinstance(self.knobs, Knobs)
+        return Setting(self.kind, self.size, self.knobs, self.marker, self.labels)
 
     @cached_property
     def _patients(self) -> Array:
@@ -157,23 +127,23 @@ class LesionLab:
         """How image `index` is rendered, without rendering it."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"There is no image {index} among {len(self)}.")
-        assert isinstance(self.knobs, Knobs)
+        knobs = self._setting.knobs
         patient, number = (int(v) for v in self._patients[index])
         image = derive(self.seed, self.kind, self.split, patient, number)
-        ill = bool(stream(image, "label").random() < self.knobs.prevalence)
+        ill = bool(stream(image, "label").random() < knobs.prevalence)
         chance = 0.5 + (self.rho / 2 if ill else -self.rho / 2)
         group = f"{self.split}{self.seed}-p{patient:05d}"
         return Recipe(
+            setting=self._setting,
             patient=derive(self.seed, self.kind, self.split, patient),
             image=image,
-            size=self.size,
-            knobs=self.knobs,
             ill=ill,
             marker=None if self.marker == "none" else bool(stream(image, "marker").random() < chance),
             mean=self.mean,
             std=self.std,
             name=f"{self.kind}-{group}-{number}",
             group=group,
+            wrong=composition.mislabelled(image, knobs, self.labels, self.kind) if knobs.label_noise else 0,
         )
 
     def __getitem__(self, index: int) -> Sample:
@@ -181,16 +151,18 @@ class LesionLab:
 
     def facts(self, index: int) -> Facts:
         recipe = self.recipe(index)
-        return Facts(recipe.name, int(recipe.ill), recipe.group)
+        graded = self.labels == "graded" and recipe.ill
+        right = composition.grade(recipe.image, self.kind) if graded else int(recipe.ill)
+        return Facts(recipe.name, (right + recipe.wrong) % len(self.classes), recipe.group)
 
     @cached_property
     def fingerprint(self) -> str:
-        described = json.dumps({"generator": fundus.VERSION, **asdict(self)}, sort_keys=True)
+        described = json.dumps({"generator": self._generator.VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
 
 def lesionlab(source: str = "lesionlab:fundus", **options: Any) -> LesionLab:
-    """LesionLab from a source such as "lesionlab:fundus" and the options of `LesionLab`.
+    """LesionLab from a source such as "lesionlab:xray" and the options of `LesionLab`.
 
     Knobs may be given beside them: `diameter=2`. Raises `BadInput` for an unknown kind, `OptionError` for an
     unknown option.
@@ -205,5 +177,5 @@ def lesionlab(source: str = "lesionlab:fundus", **options: Any) -> LesionLab:
     for name in options:
         if name not in known and name not in turned:
             raise OptionError(f"LesionLab has no option '{name}'.", hint=nearest(name, [*known, *turned]))
-    knobs = {**(options.pop("knobs", None) or {}), **{k: options.pop(k) for k in turned if k in options}}
-    return LesionLab(kind, knobs=knobs or None, **options)
+    knobs = knobs_from(options.get("preset", "easy"), options.pop("knobs", None))
+    return LesionLab(kind, knobs=replace(knobs, **{k: options.pop(k) for k in turned if k in options}), **options)

@@ -1,38 +1,47 @@
-"""Lesions and the things that are none: small soft shapes with a colour, each drawn in a window of its own.
+"""Lesions and things that are none: shapes over a window of the frame, put onto a canvas one after the other.
 
-Sizes are in pixels of a 512-pixel frame. Every shape is 1 at its core and exactly 0 outside its window.
+Every shape is 1 at its core and exactly 0 outside its window. A patch has a stream of chance of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
 from numpy import ndarray as Array
 
-from pellucid.data.lesionlab.anatomy import DISC_CENTRE, DISC_RADIUS, FRAME
+from pellucid.data.lesionlab.frame import FRAME
 from pellucid.data.lesionlab.knobs import Knobs
-from pellucid.data.lesionlab.streams import stream
-from pellucid.data.lesionlab.texture import step, texture
+from pellucid.data.lesionlab.shapes import Grain, Shape
 
 FAINTEST = 1e-3  # opacities below this are set to 0, so that a shape ends somewhere
+
+Spot = tuple[float, float]  # x, y in the frame
+# (generator, reach, what lies there already, number) -> where
+Place = Callable[[np.random.Generator, float, Sequence[Any], int], Spot]
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A shape over a window of the frame. The opacity is `gain * shape`; the shape's core (above .5) is its mask."""
+    """A shape over a window. The opacity is `gain * shape`; the shape's core (above .5) is its mask.
+
+    filling: what the canvas is mixed with, per channel, alike or pixel by pixel. adds: the filling is added to the canvas
+    instead of taking its place. gain may be above 1 where it adds.
+    """
 
     kind: str
     rows: slice
     columns: slice
     shape: Float32[Array, "height width"]
-    colour: tuple[float, float, float]
+    filling: Float32[Array, "channels #height #width"]
     gain: float
     centre: tuple[float, float]
     radius: float
+    adds: bool = False
+    contrast_to_noise: float | None = None
 
     @property
     def opacity(self) -> Float32[Array, "height width"]:
@@ -40,11 +49,18 @@ class Patch:
         opacity[opacity < FAINTEST] = 0
         return opacity
 
-    def compose(self, canvas: Float32[Array, "3 n n"]) -> None:
-        """I = I (1 - opacity) + opacity colour, in place."""
+    def compose(self, canvas: Float32[Array, "channels n n"]) -> None:
+        """I = I (1 - opacity) + opacity filling, in place; where the patch adds, I = I + opacity filling."""
         window, opacity = canvas[:, self.rows, self.columns], self.opacity
-        window *= 1 - opacity
-        window += opacity * np.array(self.colour, np.float32)[:, None, None]
+        if not self.adds:
+            window *= 1 - opacity
+        window += opacity * self.filling
+
+    def soft(self, n: int) -> Float32[Array, "n n"]:
+        """The opacity over the whole frame."""
+        soft = np.zeros((n, n), np.float32)
+        soft[self.rows, self.columns] = self.opacity
+        return soft
 
     def mask(self, n: int) -> Bool[Array, "n n"]:
         mask = np.zeros((n, n), bool)
@@ -53,24 +69,61 @@ class Patch:
 
     def effect(self, n: int, spread: int) -> Bool[Array, "n n"]:
         """Where the picture can change when the patch is dropped: its support, widened by the blur's reach."""
-        rows, columns, support = self.rows, self.columns, self.opacity > 0
-        height, width = support.shape
-        effect = np.zeros((n + 2 * spread, n + 2 * spread), bool)
-        tall = np.zeros((height + 2 * spread, width), bool)
-        window = effect[rows.start : rows.stop + 2 * spread, columns.start : columns.stop + 2 * spread]
-        for k in range(2 * spread + 1):
-            tall[k : k + height] |= support
-        for k in range(2 * spread + 1):
-            window[:, k : k + width] |= tall
-        return effect[spread : spread + n, spread : spread + n]
+        return widened(self.opacity > 0, self.rows, self.columns, n, spread)
+
+    def mirrored(self, n: int) -> Patch:
+        """The patch of the mirror image."""
+        return replace(
+            self,
+            columns=slice(n - self.columns.stop, n - self.columns.start),
+            shape=self.shape[:, ::-1],
+            filling=self.filling[:, :, ::-1],
+            centre=(FRAME - self.centre[0], self.centre[1]),
+        )
+
+    def moved(self, columns: slice, pixels: int, n: int) -> Patch:
+        """The patch where some columns of the picture have moved down by whole pixels."""
+        at = np.arange(self.columns.start, self.columns.stop)
+        inside = (at >= columns.start) & (at < columns.stop)
+        if not inside.any():
+            return self
+        source = np.arange(n)[:, None] - pixels * inside  # the row that comes to lie there
+
+        def tall(values: Array) -> Array:
+            whole = np.zeros((*values.shape[:-2], n, len(at)), values.dtype)
+            whole[..., self.rows, :] = values
+            return np.where(
+                (source >= 0) & (source < n),
+                np.take_along_axis(whole, source.clip(0, n - 1) * np.ones_like(whole, int), -2),
+                0,
+            )
+
+        filling = self.filling if self.filling.shape[-2:] == (1, 1) else tall(self.filling)
+        x, y = self.centre
+        down = pixels * FRAME / n if columns.start <= x * n / FRAME < columns.stop else 0.0
+        return replace(self, rows=slice(0, n), shape=tall(self.shape), filling=filling, centre=(x, y + down))
 
     def latent(self) -> dict[str, Any]:
         """What was drawn, in frame pixels, for the sample's meta data."""
-        return {"type": self.kind, "x": self.centre[0], "y": self.centre[1], "radius": self.radius}
+        known = {"type": self.kind, "x": self.centre[0], "y": self.centre[1], "radius": self.radius, "gain": self.gain}
+        return known if self.contrast_to_noise is None else {**known, "contrast_to_noise": self.contrast_to_noise}
+
+
+def widened(support: Bool[Array, "height width"], rows: slice, columns: slice, n: int, spread: int) -> Array:
+    """The support in the whole frame, grown by `spread` pixels to all sides."""
+    height, width = support.shape
+    effect = np.zeros((n + 2 * spread, n + 2 * spread), bool)
+    tall = np.zeros((height + 2 * spread, width), bool)
+    window = effect[rows.start : rows.stop + 2 * spread, columns.start : columns.stop + 2 * spread]
+    for k in range(2 * spread + 1):
+        tall[k : k + height] |= support
+    for k in range(2 * spread + 1):
+        window[:, k : k + width] |= tall
+    return effect[spread : spread + n, spread : spread + n]
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     """A square of pixels around a centre that lies on a pixel; x and y are distances from it in frame pixels."""
 
     n: int
@@ -94,155 +147,95 @@ class _Window:
         return x.astype(np.float32)[None, :], y.astype(np.float32)[:, None]
 
 
-# A shape: (generator, radius) -> (reach, draw); draw(x, y, pixel) -> opacities. All chance is used up before drawing,
-# except for textures, which are drawn over the window.
-Draw = Callable[[Array, Array, float], Array]
-Shape = Callable[[np.random.Generator, float], tuple[float, Draw]]
+@dataclass(frozen=True)
+class Kind:
+    """What is drawn under a name. radius: range, in frame pixels. extent: half the lesion's diameter over its radius.
 
+    colour: what fills the shape, one value per channel. grain: a texture of zero mean on it. towards: the point that the
+    shape's x axis looks at, where it has one.
+    """
 
-def _gaussian(generator: np.random.Generator, radius: float) -> tuple[float, Draw]:
-    """A blurred dot whose opacity is one half at `radius`."""
-
-    def draw(x: Array, y: Array, pixel: float) -> Array:
-        deviation = np.float32(max(radius / 1.18, 0.5 * pixel))
-        dot: Array = np.exp(-0.5 * (x * x + y * y) / (deviation * deviation))
-        return dot
-
-    return 3.2 * radius + 4, draw
-
-
-def _blot(softness: float, ragged: float, stretch: tuple[float, float], grain: float = 3.0) -> Shape:
-    """An ellipse with an edge `softness * radius` wide, warped by 1/f noise."""
-
-    def shape(generator: np.random.Generator, radius: float) -> tuple[float, Draw]:
-        aspect, angle = generator.uniform(*stretch), generator.uniform(0, np.pi)
-        long, short = radius * np.sqrt(aspect), radius / np.sqrt(aspect)
-
-        def draw(x: Array, y: Array, pixel: float) -> Array:
-            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-            distance = np.hypot((x * cos + y * sin) / np.float32(long), (y * cos - x * sin) / np.float32(short))
-            warp = np.float32(ragged) * np.clip(texture(generator, distance.shape, grain), -1.5, 1.5)
-            edge = np.float32(max(softness, 0.6 * pixel / short))
-            # The core stays whole: the warp grows from the centre outwards.
-            return step((1 - distance * (1 + warp)) / edge)
-
-        return float(long * (1 + softness) / max(1 - 1.5 * ragged, 0.4)) + 2, draw
-
-    return shape
-
-
-def _cluster(generator: np.random.Generator, radius: float) -> tuple[float, Draw]:
-    """4 to 11 sharp dots around a first one in the centre."""
-    count = int(generator.integers(4, 12))
-    size = radius * generator.uniform(0.55, 1.45, count)
-    x0, y0 = np.clip(generator.normal(0, 2.1, (2, count)), -4, 4) * radius
-    x0[0] = y0[0] = 0.0
-
-    def draw(x: Array, y: Array, pixel: float) -> Array:
-        drawn = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
-        for cx, cy, r in zip(x0, y0, size, strict=True):
-            distance = np.hypot(x - np.float32(cx), y - np.float32(cy))
-            dot = step((np.float32(max(r, 0.5 * pixel)) - distance) / np.float32(max(0.35 * r, 0.5 * pixel)))
-            np.maximum(drawn, dot, out=drawn)
-        return drawn
-
-    return 6.0 * radius + 4, draw
-
-
-def _ring(generator: np.random.Generator, radius: float) -> tuple[float, Draw]:
-    """Dust out of focus: a disc, darker at its rim."""
-
-    def draw(x: Array, y: Array, pixel: float) -> Array:
-        distance = np.hypot(x, y) / np.float32(radius)
-        edge = np.float32(max(0.25, 0.6 * pixel / radius))
-        disc: Array = step((1 - distance) / edge) * np.minimum(0.75 + 0.25 * distance, 1)
-        return disc
-
-    return 1.4 * radius + 4, draw
-
-
-def _streak(generator: np.random.Generator, radius: float) -> tuple[float, Draw]:
-    """A reflection: a faint, long, bent glow."""
-    angle, bend, aspect = generator.uniform(0, np.pi), generator.uniform(-0.5, 0.5), generator.uniform(2.5, 4.5)
-
-    def draw(x: Array, y: Array, pixel: float) -> Array:
-        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        along, across = (x * cos + y * sin) / np.float32(radius * aspect), (y * cos - x * sin) / np.float32(radius)
-        across = across - np.float32(bend * aspect) * along * along
-        glow: Array = np.exp(-(along * along + across * across) * np.float32(1.5))
-        return glow
-
-    return 2.4 * radius * aspect, draw
+    radius: tuple[float, float]
+    colour: tuple[float, ...]
+    shape: Shape
+    gain: tuple[float, float] = (1.0, 1.0)
+    extent: float = 1.0
+    grain: Grain | None = None
+    towards: tuple[float, float] | None = None
+    adds: bool = False
 
 
 @dataclass(frozen=True)
-class _Kind:
-    radius: tuple[float, float]
-    colour: tuple[float, float, float]
-    shape: Shape
-    gain: tuple[float, float] = (1.0, 1.0)
+class Size:
+    """How large and how opaque patches are drawn: scales of their own sizes, or one diameter for all (frame pixels)."""
+
+    n: int
+    scale: float = 1.0
+    contrast: float = 1.0
+    diameter: float | None = None
+
+    @classmethod
+    def of(cls, knobs: Knobs, n: int) -> Size:
+        """The size that the knobs ask for in a picture `n` wide."""
+        strides = knobs.diameter_over_stride
+        contrast = knobs.contrast if knobs.contrast_to_noise is None else 1.0
+        return cls(n, knobs.diameter, contrast, None if strides is None else strides * knobs.stride * FRAME / n)
+
+    def radius(self, drawn: float, extent: float = 1.0) -> float:
+        return float(self.scale * drawn if self.diameter is None else self.diameter / 2 / extent)
 
 
-_LESIONS = {
-    "microaneurysm": _Kind((2, 5), (0.45, 0.08, 0.05), _gaussian),
-    "haemorrhage": _Kind((6, 16), (0.40, 0.06, 0.04), _blot(0.22, 0.22, (1.0, 2.4))),
-    "hard_exudate": _Kind((1.5, 4), (0.95, 0.85, 0.45), _cluster),
-    "cotton_wool": _Kind((10, 25), (0.88, 0.80, 0.62), _blot(0.45, 0.12, (1.0, 1.5))),
-}
-_DISTRACTORS = {
-    "pale_dot": _Kind((2.5, 5), (0.86, 0.58, 0.27), _blot(0.6, 0.05, (1.0, 1.2)), gain=(0.35, 0.6)),
-    "reflection": _Kind((4, 8), (0.90, 0.66, 0.42), _streak, gain=(0.12, 0.30)),
-    "dust": _Kind((4, 9), (0.36, 0.22, 0.13), _ring, gain=(0.20, 0.40)),
-}
-
-
-def lesions(root: int, n: int, knobs: Knobs) -> tuple[Patch, ...]:
-    """The lesions of the image `root`, were it ill. Each has a stream of its own and keeps its number when others go."""
-    few, many = knobs.lesions
-    count = int(stream(root, "lesion count").integers(few, many + 1))
-    placed: list[Patch] = []
-    for k in range(count):
-        generator = stream(root, "lesion", k)
-        name = knobs.types[int(generator.integers(len(knobs.types)))]
-        placed.append(_patch(name, _LESIONS[name], generator, n, knobs.diameter, knobs.contrast, placed))
-    return tuple(placed)
-
-
-def distractors(root: int, n: int, knobs: Knobs) -> tuple[Patch, ...]:
-    """Pale dots, reflections and dust. They know nothing of label and lesions."""
-    count = min(int(stream(root, "distractor count").poisson(knobs.distractors)), 40)
-    names = tuple(_DISTRACTORS)
-    placed: list[Patch] = []
-    for k in range(count):
-        generator = stream(root, "distractor", k)
-        name = names[int(generator.integers(len(names)))]
-        placed.append(_patch(name, _DISTRACTORS[name], generator, n, 1.0, 1.0, []))
-    return tuple(placed)
-
-
-def _patch(
-    name: str, kind: _Kind, generator: np.random.Generator, n: int, diameter: float, contrast: float, others: Sequence[Patch]
-) -> Patch:  # fmt: skip
-    radius = diameter * generator.uniform(*kind.radius)
-    gain = contrast * generator.uniform(*kind.gain)
-    colour = tuple(
-        float(c) for c in np.array(kind.colour) * generator.uniform(0.94, 1.06) + generator.normal(0, 0.01, 3)
-    )
+def patch(
+    name: str, kind: Kind, place: Place, generator: np.random.Generator, size: Size, others: Sequence[Any], number: int
+) -> Patch:
+    """One patch, all of its chance taken from `generator` in a fixed order."""
+    radius = size.radius(generator.uniform(*kind.radius), kind.extent)
+    gain = size.contrast * generator.uniform(*kind.gain)
+    colour = np.array(kind.colour) * generator.uniform(0.94, 1.06) + generator.normal(0, 0.01, len(kind.colour))
     reach, draw = kind.shape(generator, radius)
-    x, y = _place(generator, reach, others)
-    window = _Window(n, row=int(y * n / FRAME), column=int(x * n / FRAME), reach=reach)
-    shape = draw(*window.offsets(), window.scale).astype(np.float32)
+    x, y = place(generator, reach, others, number)
+    window = Window(size.n, row=int(y * size.n / FRAME), column=int(x * size.n / FRAME), reach=reach)
+    at = window.offsets()
+    if kind.towards is not None:
+        at = _turned(*at, kind.towards[0] - x, kind.towards[1] - y)
+    shape = draw(*at, window.scale).astype(np.float32)
+    filling = colour.astype(np.float32)[:, None, None]
+    if kind.grain is not None:
+        filling = filling + kind.grain(generator, *at, window.scale)
     rows, columns = window.slices
-    return Patch(name, rows, columns, shape, colour, float(gain), (float(x), float(y)), float(radius))  # type: ignore[arg-type]
+    return Patch(name, rows, columns, shape, filling, float(gain), (float(x), float(y)), float(radius), kind.adds)
 
 
-def _place(generator: np.random.Generator, reach: float, others: Sequence[Patch]) -> tuple[float, float]:
-    """A place inside the field, off the optic disc and apart from the others where that is possible."""
-    x = y = FRAME / 2
-    for _ in range(30):
-        distance, angle = 0.40 * FRAME * np.sqrt(generator.random()), generator.uniform(0, 2 * np.pi)
-        x, y = FRAME / 2 + distance * np.cos(angle), FRAME / 2 + distance * np.sin(angle)
-        off_disc = np.hypot(x - DISC_CENTRE[0], y - DISC_CENTRE[1]) > DISC_RADIUS + reach
-        if off_disc and all(np.hypot(x - o.centre[0], y - o.centre[1]) > reach + 12 + o.radius for o in others):
-            break
-    return float(x), float(y)
+def _turned(x: Array, y: Array, to_x: float, to_y: float) -> tuple[Array, Array]:
+    """Coordinates whose first axis points along (to_x, to_y)."""
+    length = np.hypot(to_x, to_y) or 1.0
+    cos, sin = np.float32(to_x / length), np.float32(to_y / length)
+    return x * cos + y * sin, y * cos - x * sin
+
+
+def apart(x: float, y: float, reach: float, others: Sequence[Any]) -> bool:
+    """Whether a patch of this reach would keep off all others."""
+    return all(np.hypot(x - o.centre[0], y - o.centre[1]) > reach + 12 + o.radius for o in others)
+
+
+def around(x: float, y: float, number: int) -> Spot:
+    """A fixed place near (x, y) for patch `number`: a spiral, so that many do not hide each other."""
+    distance, angle = 26 * np.sqrt(number), 2.4 * number
+    return float(x + distance * np.cos(angle)), float(y + distance * np.sin(angle))
+
+
+def told_apart(patch: Patch, wanted: float, base: Float32[Array, "channels n n"], noise: float) -> Patch:
+    """The patch with the gain at which it differs from what is under it by `wanted` times the deviation there.
+
+    base: the lesion-free picture. noise: the variance that comes on top of that of the base in the patch's window.
+    Differences are those of the mean over channels, root mean square over the core. Where the patch does not add, its gain
+    ends at 1.
+    """
+    under = base[:, patch.rows, patch.columns]
+    change = (patch.filling - (0 if patch.adds else under)).mean(0) * np.ones_like(patch.shape)
+    core = patch.shape > 0.5
+    difference = float(np.sqrt(np.square(change[core]).mean()))
+    deviation = float(np.sqrt(under.mean(0).var() + noise))
+    gain = wanted * deviation / max(difference, 1e-6)
+    gain = gain if patch.adds else min(gain, 1.0)
+    return replace(patch, gain=gain, contrast_to_noise=gain * difference / deviation)

@@ -30,6 +30,12 @@ def texture(generator: np.random.Generator, size: tuple[int, int], beta: float) 
     return filtered
 
 
+def cut_texture(generator: np.random.Generator, size: tuple[int, int], beta: float) -> Float32[Array, "height width"]:
+    """A texture cut out of a larger one whose sides are multiples of 16, which transforms are fast for."""
+    height, width = size
+    return texture(generator, (-(-height // 16) * 16, -(-width // 16) * 16), beta)[:height, :width]
+
+
 def step(distance: Array) -> Array:
     """A smooth step, exactly 0 up to -1 and exactly 1 from 1."""
     t = np.clip(0.5 + 0.5 * distance, 0, 1)

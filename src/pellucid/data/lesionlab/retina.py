@@ -1,7 +1,6 @@
 """The lesion-free fundus of one patient: base colour, texture, macula, optic disc and vessels.
 
-Lengths are in pixels of a 512-pixel frame and scaled to the frame that is drawn. The picture is that of an eye whose
-optic disc is on the right; the fellow eye is its mirror image.
+The picture is that of an eye whose optic disc is on the right; the fellow eye is its mirror image.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ import numpy as np
 from jaxtyping import Float, Float32
 from numpy import ndarray as Array
 
+from pellucid.data.lesionlab.frame import FRAME, grid
 from pellucid.data.lesionlab.streams import stream
 from pellucid.data.lesionlab.texture import step, texture
 
-FRAME = 512.0
 FIELD_RADIUS = 0.47 * FRAME
 DISC_CENTRE = (FRAME * 0.74, FRAME * 0.5)  # x, y
 DISC_RADIUS = 0.062 * FRAME
 MACULA_CENTRE = (FRAME * 0.44, FRAME * 0.5)
 
 _BASE = np.array((0.72, 0.33, 0.14), np.float32)
-_GRAIN = np.array((0.03, 0.025, 0.012), np.float32)
+GRAIN = np.array((0.03, 0.025, 0.012), np.float32)
 _DISC = np.array((0.93, 0.72, 0.42), np.float32)
 _CUP = np.array((0.98, 0.88, 0.68), np.float32)
 _VESSEL = np.array((0.35, 0.60, 0.55), np.float32)
@@ -41,12 +40,6 @@ _TRUNKS = np.array(
 )  # fmt: skip
 
 
-def grid(n: int) -> tuple[Float32[Array, "1 n"], Float32[Array, "n 1"]]:
-    """The x of every column and the y of every row (pixel centres), in frame units."""
-    along = ((np.arange(n, dtype=np.float32) + 0.5) * np.float32(FRAME / n)).astype(np.float32)
-    return along[None, :], along[:, None]
-
-
 @lru_cache(maxsize=4)
 def field(n: int) -> Float32[Array, "n n"]:
     """The round field of the camera: 1 inside, exactly 0 outside, a soft edge between."""
@@ -61,14 +54,21 @@ def field(n: int) -> Float32[Array, "n n"]:
 def anatomy(root: int, n: int) -> Float32[Array, "3 n n"]:
     """The fundus of the patient `root` before illumination, `n` pixels wide. The array is shared: do not write to it."""
     tint = 1 + 0.05 * stream(root, "tint").standard_normal(3).astype(np.float32)
-    grain = texture(stream(root, "texture"), (n, n), 2.2)
-    colour: Array = (_BASE * tint)[:, None, None] + _GRAIN[:, None, None] * grain
+    colour: Array = (_BASE * tint)[:, None, None] + GRAIN[:, None, None] * grain(root, n)
     x, y = grid(n)
     colour *= 1 - 0.35 * _bump(x - MACULA_CENTRE[0], 0.06 * FRAME) * _bump(y - MACULA_CENTRE[1], 0.06 * FRAME)
     _optic_disc(colour, stream(root, "disc"), n)
     colour *= 1 - vessels(root, n)[None] * _VESSEL[:, None, None]
     colour.setflags(write=False)
     return colour
+
+
+@lru_cache(maxsize=4)
+def grain(root: int, n: int) -> Float32[Array, "n n"]:
+    """The texture of the retina, of unit variance; `GRAIN` says how much of it each colour takes."""
+    drawn = texture(stream(root, "texture"), (n, n), 2.2)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def _bump(distance: Array, deviation: float) -> Array:

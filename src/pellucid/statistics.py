@@ -176,6 +176,54 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
+# --- several methods on the same units -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks of things that were compared on the same units, 1 for the best. p_value: Friedman's, of no difference.
+
+    critical: Nemenyi's critical difference; mean ranks further apart than this differ at the level asked for.
+    """
+
+    ranks: tuple[float, ...]
+    p_value: float
+    critical: float
+    n: int
+
+    def cliques(self) -> list[tuple[int, ...]]:
+        """The largest sets of two things or more whose mean ranks lie within the critical difference, best first."""
+        order = sorted(range(len(self.ranks)), key=lambda k: (self.ranks[k], k))
+        runs: list[tuple[int, ...]] = []
+        for start in range(len(order)):
+            run = tuple(k for k in order[start:] if self.ranks[k] - self.ranks[order[start]] <= self.critical)
+            if len(run) > 1 and not (runs and set(run) <= set(runs[-1])):
+                runs.append(run)
+        return runs
+
+
+def rank(scores: Array, *, level: float = 0.95) -> Ranking:
+    """Rank things by scores `(units, things)`, more being better, as Demsar 2006 does; equal scores share their ranks.
+
+    Units have to be independent (patients, data sets). Nemenyi's difference is corrected for all pairs and depends on
+    which things are compared at all. Raises `BadInput` for fewer than two units or three things, or scores that are not finite.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    n, k = scores.shape
+    if n < 2 or k < 3 or not np.isfinite(scores).all():
+        raise BadInput(
+            f"{k} things on {n} units cannot be ranked.",
+            why="Three things or more, two units or more and finite scores are needed.",
+            hint="Leave out units on which something has no score, or compare two things with wilcoxon().",
+        )
+    ranks = rankdata(-scores, axis=1).mean(0)
+    varies = bool((np.ptp(scores, axis=1) > 0).any())
+    p_value = float(friedmanchisquare(*scores.T).pvalue) if varies else 1.0
+    critical = float(studentized_range.ppf(level, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+    return Ranking(tuple(float(r) for r in ranks), p_value, critical, n)
+
+
 # --- non-inferiority -----------------------------------------------------------------------------------------------------
 
 

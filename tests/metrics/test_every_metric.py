@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,7 +35,10 @@ def case(rank: int, rows: slice, method: str = "evidence", contrast: bool = Fals
         map=found.map, geometry=found.geometry, target=found.target, score=found.target(found.output), logits=found.output,
         method=method, complete=found.complete, constant=found.constant, common=found.common,
     )  # fmt: skip
-    samples = [Sample(v, mask=mask, label=int(c)) for v, c in zip(x, classes, strict=True)]
+    samples = [
+        Sample(v, mask=mask, label=int(c), zones=dict.fromkeys(PARTS, mask), alternatives=without(v))
+        for v, c in zip(x, classes, strict=True)
+    ]
     own = explanation.target
 
     def again(*, x: Tensor = x, model: nn.Module = model, target: Target = own) -> Explanation:
@@ -42,6 +46,17 @@ def case(rank: int, rows: slice, method: str = "evidence", contrast: bool = Fals
             return pl.explain(model, x, target, method=method)
 
     return Case(explanation, samples, x, call, own, torch.Generator().manual_seed(0), again=again)
+
+
+def without(x: Tensor) -> dict[str, Any]:
+    """The input rendered without parts of it, for metrics that measure effects."""
+    edges = {name: x.clone() for name in PARTS}
+    for k, changed in enumerate(edges.values()):
+        changed[..., 3 * k : 3 * k + 3] += 1
+    return {f"without {name}": partial(Sample, changed) for name, changed in edges.items()}
+
+
+PARTS = ("marker", "lesions", "background:0")
 
 
 def fitting(name: str, rank: int, rows: slice = slice(0, 3)) -> Case:

@@ -45,6 +45,22 @@ def test_areas_by_hand(values: list[float], steps: int, area: float) -> None:
     assert shown["probability"].tolist() == pytest.approx([1 - area])
 
 
+def test_points_are_those_of_the_curve() -> None:
+    """The same network: probabilities .9, .5, .3, .18, .1 at quarters, named by the share that is gone."""
+    x = torch.tensor([[[0.5, 0.25, 0.15, 0.1]]], dtype=torch.float64)
+    found = deletion(Call(Kept()), x, YES, x[:, 0], "binary", steps=4, points=True)
+    points = {part: values.item() for part, values in found.items() if part.startswith("probability_at_")}
+    at = {
+        f"probability_at_{share:g}": p
+        for share, p in zip((0, 0.25, 0.5, 0.75, 1), (0.9, 0.5, 0.3, 0.18, 0.1), strict=True)
+    }
+    assert points == pytest.approx(at)
+    assert found["log_odds_at_0.25"].item() == pytest.approx(0, abs=1e-12)
+    assert insertion(Call(Kept()), x, YES, x[:, 0], "binary", steps=4, points=True, baseline=0.0)[
+        "probability_at_0"
+    ].item() == pytest.approx(0.1)
+
+
 def test_log_odds_by_hand() -> None:
     x = torch.tensor([[[0.75, 0.25]]], dtype=torch.float64)
     found = deletion(Call(Kept()), x, YES, x[:, 0], "binary", steps=2)

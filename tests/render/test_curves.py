@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pellucid.record import Interval
-from pellucid.render.curves import SERIES, Mark, effect_strip, interval_plot, reliability, training_curves
+from pellucid.render.curves import Mark, effect_strip, interval_plot, reliability, training_curves
+from pellucid.render.figure import SERIES
 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, 0)
 MARKS = [

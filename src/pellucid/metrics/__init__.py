@@ -111,6 +111,13 @@ METRICS = Metrics(
             higher_is_better=True,
             parts=("probability", "log_odds"),
         ),
+        "exact_comprehensiveness": MetricRow(
+            "pellucid.metrics.exact_comprehensiveness:exact_comprehensiveness",
+            "how far the answer falls when the highest samples come from the input rendered without its lesions",
+            property="faithfulness",
+            higher_is_better=True,
+            parts=("probability", "log_odds"),
+        ),
         "infidelity": MetricRow(
             "pellucid.metrics.infidelity:infidelity",
             "mean squared error of what the map tells of a change of the input, as it is and rescaled at its best",
@@ -140,6 +147,19 @@ METRICS = Metrics(
             paper="Chattopadhay et al. 2018, arXiv:1710.11063",
             property="faithfulness",
             higher_is_better=True,
+        ),
+        "effect_agreement": MetricRow(
+            "pellucid.metrics.effect_agreement:effect_agreement",
+            "rank correlation of what the map adds up to in a region with what the answer loses without the region",
+            property="faithfulness",
+            higher_is_better=True,
+            parts=("", "regions", "attributed", "measured", "attributed_squared", "product"),
+        ),
+        "tag_share": MetricRow(
+            "pellucid.metrics.tag_share:tag_share",
+            "share of the map on a tag, of what is on the tag and on the lesions, with the measured effects of both",
+            property="faithfulness",
+            parts=("", "tag", "lesions", "tag_effect", "lesions_effect"),
         ),
         "adcc": MetricRow(
             "pellucid.metrics.adcc:adcc",
@@ -244,6 +264,23 @@ SUMMARIES: dict[str, SummaryLeaf] = {
         "intersection over union at a threshold chosen on other patients",
         property="localisation",
         higher_is_better=True,
+    ),
+    "attribution_effect_agreement": SummaryLeaf(
+        "pellucid.metrics.attribution_effect_agreement:attribution_effect_agreement",
+        "do regions count in the map for what they do: correlation within inputs, slope of effects on the map's sums",
+        property="faithfulness",
+        higher_is_better=True,
+    ),
+    "tag_calibration": SummaryLeaf(
+        "pellucid.metrics.tag_calibration:tag_calibration",
+        "share of the map on a tag against how far networks rely on it: slope, intercept, AUROC of reliance",
+        property="faithfulness",
+    ),
+    "false_alarm_rate": SummaryLeaf(
+        "pellucid.metrics.false_alarm_rate:false_alarm_rate",
+        "how often the map puts more on a tag than on the lesions; false where the tag says nothing",
+        property="faithfulness",
+        higher_is_better=False,
     ),
 }
 

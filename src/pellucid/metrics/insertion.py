@@ -20,6 +20,7 @@ def insertion(
     task: str = "multiclass",
     *,
     steps: int = 10,
+    points: bool = False,
     baseline: Baseline = "blur",
     batch_size: int | None = None,
     backend: backends.Backend | None = None,
@@ -31,6 +32,7 @@ def insertion(
     "probability" is bounded but saturates; "log_odds" does not saturate (see `removal.log_odds` for what they mean for
     each target; nan where the target has no probability). The target is what is scored, whatever the map explains.
     steps: points on the curve besides the first, as far as the number of samples allows; each is one pass.
+    points: give the curve's points too, as parts "probability_at_0.1" (the share dealt with so far), to be drawn.
     baseline: what the samples are shown on (see `inputs.baseline`): "blur" for a blurred copy of the input, or a number in
     the network's normalised input (0 is the mean of the training data).
     batch_size: changed inputs per pass, which bounds the memory; by default a few megabytes of them. backend, precision: a
@@ -42,6 +44,6 @@ def insertion(
     so compare with the random control. nan where the map is not finite.
     """
     return areas(
-        call, x, target, pixels, task, reveal=True, steps=steps, baseline=baseline, batch_size=batch_size,
+        call, x, target, pixels, task, reveal=True, steps=steps, points=points, baseline=baseline, batch_size=batch_size,
         backend=backend, precision=precision, generator=generator,
     )  # fmt: skip

@@ -127,6 +127,14 @@ class Curve:
         share = self.share.to(self.answer.score)
         return {name: torch.trapezoid(self.answer.of(name), share, dim=1) for name in ("probability", "log_odds")}
 
+    def points(self) -> dict[str, Float[Tensor, "batch"]]:
+        """The answer at each share, by a name that says which: "probability_at_0.1"."""
+        return {
+            f"{name}_at_{share:.4g}": self.answer.of(name)[:, k]
+            for name in ("probability", "log_odds")
+            for k, share in enumerate(self.share.tolist())
+        }
+
 
 def curve(
     call: Call,
@@ -175,13 +183,14 @@ def areas(
     *,
     reveal: bool,
     steps: int,
+    points: bool,
     baseline: Baseline,
     batch_size: int | None,
     backend: backends.Backend | None,
     precision: backends.Precision | None,
     generator: torch.Generator | None,
 ) -> dict[str, Float[Tensor, "batch"]]:
-    """What deletion and insertion are: areas under the curve from none of the samples to all of them."""
+    """What deletion and insertion are: areas under the curve from none of the samples to all of them, and its points."""
     inputs.check_counts(steps=steps)
     spatial.check_same_size(pixels, x[:, 0], "input")
     n = pixels[0].numel()
@@ -190,7 +199,7 @@ def areas(
         call, x, target, task, ranks(pixels, generator), counts,
         reveal=reveal, baseline=baseline, batch_size=batch_size, backend=backend, precision=precision,
     )  # fmt: skip
-    return where_defined(found.areas(), pixels)
+    return where_defined({**found.areas(), **(found.points() if points else {})}, pixels)
 
 
 def fall(

@@ -1,35 +1,20 @@
-"""Small figures: intervals, training curves, effects, reliability. SVG or PNG bytes, equal for equal numbers.
-
-Figures are made without pyplot, so nothing of the user's own plotting is touched; Matplotlib loads on first use.
-"""
+"""Small figures: intervals, training curves, effects, reliability. SVG or PNG bytes, equal for equal numbers."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pellucid.record import Interval
 from pellucid.render.colour import stops
+from pellucid.render.figure import DASHES, FAINT, RULE, SERIES, Format, canvas, safe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Format: TypeAlias = Literal["svg", "png"]
-
-INK, FAINT, RULE = "#212529", "#5a626a", "#c9ced3"
-SERIES = ("#0b5cad", "#b34700", "#3d7a3d", "#7b4fa3", "#5a626a", "#9a7400")  # each at least 4.5:1 on white
-
-_STYLE: Any = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "axes.edgecolor": RULE, "axes.labelcolor": FAINT,
-    "text.color": INK, "xtick.color": FAINT, "ytick.color": INK, "axes.linewidth": 0.8, "svg.hashsalt": "pellucid", "svg.fonttype": "path",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,7 @@ def interval_plot(
     for name, marks in groups.items():
         lines += [(name, None)] if name else []
         lines += [(m.label, m) for m in marks]
-    with _figure(5.2, 0.5 + 0.235 * max(len(lines), 1), format) as (figure, axes, out):
+    with canvas(5.2, 0.5 + 0.235 * max(len(lines), 1), format) as (figure, axes, out):
         for y, (_, mark) in enumerate(lines):
             if mark is not None:
                 _dot(axes, y, mark)
@@ -70,7 +55,7 @@ def effect_strip(
     effects: Mapping[str, tuple[Sequence[float], Interval]], *, label: str = "", format: Format = "svg"
 ) -> bytes:
     """Single effects as small dots, their mean and interval over them, and the line of no effect."""
-    with _figure(5.2, 0.6 + 0.42 * max(len(effects), 1), format) as (figure, axes, out):
+    with canvas(5.2, 0.6 + 0.42 * max(len(effects), 1), format) as (figure, axes, out):
         for y, (values, interval) in enumerate(effects.values()):
             # A fixed spread over the row instead of chance: equal numbers give equal bytes.
             spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5
@@ -87,13 +72,12 @@ def training_curves(
     series: Mapping[str, Sequence[float]], *, xlabel: str = "epoch", ylabel: str = "", format: Format = "svg"
 ) -> bytes:
     """One line per series, its value at 1, 2, 3, ...; each with its own dash so that colour is not needed."""
-    dashes = ("-", "--", "-.", ":")
-    with _figure(5.2, 2.4, format) as (figure, axes, out):
+    with canvas(5.2, 2.4, format) as (figure, axes, out):
         for k, (name, values) in enumerate(series.items()):
             axes.plot(
                 range(1, len(values) + 1),
                 list(values),
-                dashes[k % 4],
+                DASHES[k % 4],
                 color=SERIES[k % len(SERIES)],
                 linewidth=1.6,
                 label=name,
@@ -113,7 +97,7 @@ def reliability(
     forecast: Sequence[float], observed: Sequence[float], counts: Sequence[int], *, format: Format = "svg"
 ) -> bytes:
     """Observed share against forecast probability, bin by bin; the size of a dot grows with its count."""
-    with _figure(2.9, 2.9, format) as (figure, axes, out):
+    with canvas(2.9, 2.9, format) as (figure, axes, out):
         axes.plot([0, 1], [0, 1], color=RULE, linewidth=1)
         largest = max(counts, default=1) or 1
         axes.plot(list(forecast), list(observed), color=SERIES[0], linewidth=1.2)
@@ -154,34 +138,10 @@ def _dot(axes: Axes, y: int, mark: Mark) -> None:
 
 def _rows(axes: Axes, rows: Sequence[tuple[str, bool]]) -> None:
     """Names at the left, top to bottom; headings in bold."""
-    axes.set_yticks(range(len(rows)), [_safe(name) for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [safe(name) for name, _ in rows])
     for tick, (_, heading) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if heading else "normal")
     axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=RULE, linewidth=0.4)
     axes.locator_params(axis="x", nbins=6)
-
-
-def _safe(text: str) -> str:
-    """Matplotlib reads text between dollar signs as mathematics; names are names."""
-    return text.replace("$", r"\$")
-
-
-@contextmanager
-def _figure(width: float, height: float, format: Format) -> Iterator[tuple[Figure, Axes, io.BytesIO]]:
-    """An empty figure; what was drawn by the end of the block is written to the buffer."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    out = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.set_axisbelow(True)
-        yield figure, axes, out
-        stamp: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None}
-        figure.savefig(out, format=format, dpi=144, metadata=stamp)

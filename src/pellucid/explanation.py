@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pellucid import files, spatial, targets
@@ -18,9 +18,12 @@ from pellucid.chance import Null
 from pellucid.errors import BadInput, IntegrityError, OptionError
 from pellucid.spatial import Geometry
 from pellucid.targets import SeveralTargets, Target
+from pellucid.trials import Erased, Spread
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from pellucid.render.words import Audience, Language
 
 FORMAT = 1
 LEAST = 0.01  # logit: a map that holds less in all changes no probability by more than 0.25 percentage points
@@ -111,7 +114,8 @@ class Explanation:
     Several targets at once: `(batch, targets, *grid)` and `(batch, targets)`; `e.of(k)` is the explanation of one target.
     classes: class names, where known. options: the method's. provenance: what it takes to repeat this.
     input: what the network saw, kept for drawing only. null: how large such maps are without this content
-    (see `against_null`).
+    (see `against_null`). spread: the maps of further views or networks (see `uncertainty`). erased: what the network
+    answers without the strongest regions (see `erase_regions`).
     """
 
     map: Float[Tensor, "batch *grid"]
@@ -128,6 +132,8 @@ class Explanation:
     classes: tuple[str, ...] | None = None
     input: Tensor | None = None
     null: Null | None = None
+    spread: Spread | None = None
+    erased: Erased | None = None
 
     def __len__(self) -> int:
         return len(self.map)
@@ -154,6 +160,8 @@ class Explanation:
             map=pick(self.map), target=self.target.rows(index), score=pick(self.score), logits=pick(self.logits),
             constant=pick(self.constant), common=pick(self.common), input=pick(self.input),
             null=None if self.null is None else self.null.rows(index),
+            spread=None if self.spread is None else self.spread.rows(index),
+            erased=None if self.erased is None else self.erased.rows(index),
         )  # fmt: skip
 
     @property
@@ -228,60 +236,65 @@ class Explanation:
             return self.map
         return spatial.upsample(self.map, self.geometry)
 
-    def text(self) -> str:
-        """The decision in plain words; every number comes from this explanation."""
-        one = self._only("text")
-        name = one.target.describe(one.classes, 0)
-        said = [
-            f"{one.method} explains {name}: score {float(one.score[0]):+.2f}{one._probability()}.",
-            "" if one.complete else "The map ranks places; its values do not add up to the score.",
-            one.remark() or (one._where() if one.complete else ""),
-            "" if one.null is None else one.null.text(),
-        ]
-        return " ".join(sentence for sentence in said if sentence)
+    def text(self, audience: Audience = "technical", language: Language = "en") -> str:
+        """The decision in plain words; every number comes from this explanation (see `render.words`).
+
+        audience: "technical" for whoever knows the method, "professional" for whoever acts on the decision (a clinician, a
+        clerk), "short" for whom it concerns (a patient, a customer). language: "en" or "de".
+        """
+        from pellucid.render.words import text
+
+        return text(self._only("text"), audience, language)
 
     def remark(self) -> str:
         """What has to be said of the map of one input that shows nothing for the target; empty where it shows something."""
-        one = self._only("remark")
-        if not bool((one.map != 0).any()):
-            return "No evidence: the map is zero."
-        if not bool((one.map > 0).any()):
-            return "No positive evidence."
-        total = float(one.map.double().abs().sum())
-        return f"Hardly any evidence: {total:.1g} logit in all." if one.in_logits and total < LEAST else ""
+        from pellucid.render.words import remark
+
+        return remark(self._only("remark"))
 
     @property
     def in_logits(self) -> bool:
         """Whether the cells' values are parts of a logit."""
         return self.complete and self.provenance.get("task") != "regression"
 
-    def _where(self) -> str:
-        """The places that speak for the target, of a complete map."""
-        cells = self.map[0].detach().cpu()
-        positive = [r for r in spatial.regions(cells, self.geometry) if r.value > 0]
-        total = float(cells.clamp_min(0).sum())
-        if not positive:
-            return f"No region speaks for it; its positive cells hold {total:+.1g} in all."
-        shown = positive[:3]
-        share = sum(float(cells[r.cells].clamp_min(0).sum()) for r in shown) / total
-        places = ", ".join(f"{r.name} ({r.value:+.2f})" for r in shown)
-        regions = "One region carries" if len(shown) == 1 else f"{len(shown)} regions carry"
-        return f"{regions} {share:.0%} of the evidence for it: {places}."
+    @property
+    def in_log_odds(self) -> bool:
+        """Whether the score is a log-odds, so that its sigmoid is the target's probability."""
+        if self.provenance.get("task") == "regression" or not isinstance(self.logits, Tensor) or self.logits.ndim > 2:
+            return False
+        if isinstance(self.target, targets.ClassTarget):
+            return self.provenance.get("task") == "multilabel"
+        if isinstance(self.target, targets.ContrastTarget):
+            return self.logits.ndim == 2 and self.logits.shape[1] == 2
+        return isinstance(self.target, targets.SingleLogitTarget | targets.OneVsRestTarget)
 
-    def _probability(self) -> str:
-        logits, task = self.logits, self.provenance.get("task")
-        if (
-            task == "regression"
-            or isinstance(self.target, targets.RegressionTarget)
-            or not isinstance(logits, Tensor)
-            or logits.ndim > 2
-        ):
-            return ""
-        if isinstance(self.target, targets.ClassTarget) and task != "multilabel":
-            return f", probability {float(self.target(logits.softmax(1))[0]):.3f}"
-        one = targets.SingleLogitTarget | targets.ClassTarget | targets.OneVsRestTarget
-        odds = isinstance(self.target, one) or logits.shape[-1] == 2
-        return f", probability {float(self.score[0].sigmoid()):.3f}" if odds else ""
+    def probabilities(self) -> Float[Tensor, "batch"] | None:
+        """The target's probability, where the network gives one."""
+        if self.in_log_odds:
+            return self.score.sigmoid()
+        task, logits = self.provenance.get("task"), self.logits
+        one_of_many = isinstance(self.target, targets.ClassTarget) and isinstance(logits, Tensor) and logits.ndim == 2
+        if task in ("regression", "multilabel") or not one_of_many:
+            return None
+        return self.target(logits.softmax(1))
+
+    def regions(self) -> list[spatial.Region]:
+        """The regions of one input that speak for the target, strongest first; of settled cells, where that is known."""
+        one, settled = self._only("regions"), self.settled()
+        cells = one.map if settled is None else one.map.where(settled, 0)
+        return [r for r in spatial.regions(cells[0].detach().cpu(), one.geometry) if r.value > 0]
+
+    def settled(self) -> Bool[Tensor, "batch *grid"] | None:
+        """The cells that may be coloured: nine of ten members of the spread share their sign, and they are larger than what
+        chance gives where `null` is known. None without a spread.
+        """
+        if self.spread is None:
+            return None
+        agreed = self.spread.agreed(self.map)
+        if self.null is None:
+            return agreed
+        limit = self.null.limits()["strongest"].to(self.map)
+        return agreed & (self.map.abs() > spatial.expand(limit, self.map))
 
     def overlay(self, image: Any = None, **options: Any) -> Image:
         """One input with its signed map over it, a colour bar and the scale in the map's units (see `render.overlay`)."""
@@ -315,6 +328,8 @@ class Explanation:
             "common": self.common,
             "null_strongest": None if self.null is None else self.null.strongest,
             "null_positive": None if self.null is None else self.null.positive,
+            **_prefixed("spread", self.spread, ("maps", "scores", "probabilities")),
+            **_prefixed("erased", self.erased, ("score", "probability")),
         }
         stream = io.BytesIO()
         kept = {k: v.detach().cpu().float().numpy() for k, v in arrays.items() if isinstance(v, Tensor)}
@@ -324,6 +339,7 @@ class Explanation:
             "format": FORMAT, "sha256": files.sha256(path), "method": self.method, "options": _jsonable(self.options), "provenance": _jsonable(self.provenance),
             "target": self.target.as_dict(), "geometry": self.geometry.as_dict(), "complete": self.complete, "classes": self.classes,
             "null": None if self.null is None else self.null.kind,
+            "spread": None if self.spread is None else {"kind": self.spread.kind, "names": self.spread.names},
         }  # fmt: skip
         files.write_json(folder / "explanation.json", described)
         return folder
@@ -349,13 +365,24 @@ class Explanation:
             )
         with np.load(path, allow_pickle=False) as stored:
             arrays = {k: torch.from_numpy(stored[k]) for k in stored.files}
-        classes, kind = described["classes"], described.get("null")
+        classes, kind, spread = described["classes"], described.get("null"), described.get("spread")
         return cls(
             map=arrays["map"], geometry=Geometry.from_dict(described["geometry"]), target=targets.from_dict(described["target"]), score=arrays["score"],
             logits=arrays.get("logits"), method=described["method"], options=described["options"], provenance=described["provenance"],
             complete=described["complete"], constant=arrays.get("constant"), common=arrays.get("common"), classes=tuple(classes) if classes else None,
             null=Null(kind, arrays["null_strongest"], arrays["null_positive"]) if kind else None,
+            spread=Spread(spread["kind"], tuple(spread["names"]), *_parts(arrays, "spread", ("maps", "scores", "probabilities"))) if spread else None,
+            erased=Erased(*_parts(arrays, "erased", ("score", "probability"))) if "erased_score" in arrays else None,
         )  # fmt: skip
+
+
+def _prefixed(prefix: str, value: Any, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of what is held beside the map, by the names they are stored under."""
+    return {} if value is None else {f"{prefix}_{name}": getattr(value, name) for name in names}
+
+
+def _parts(arrays: Mapping[str, Tensor], prefix: str, names: tuple[str, ...]) -> list[Tensor]:
+    return [arrays[f"{prefix}_{name}"] for name in names]
 
 
 def _bounds(region: spatial.Region) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pellucid.cli import options
+from pellucid.cli.beside import FURTHER, Beside, check_classes, check_together, opened_like
 from pellucid.cli.output import check_free, progress, say, show
 from pellucid.errors import BadInput
 
@@ -32,6 +33,9 @@ EXAMPLES = (
     "pellucid explain scan.png --model runs/demo/softcam --target 'lesion against healthy'",
     "pellucid explain photo.jpg --model torchvision:vgg16 --weights vgg16.pth --method grad_cam layer=features",
     "pellucid explain beats.txt --model runs/beats/fold-0 rate=250",
+    "pellucid explain scan.png --model runs/demo/softcam --erase --text short --language de",
+    "pellucid explain scan.png --model runs/demo/softcam --augment --like lesionlab:fundus",
+    "pellucid explain scan.png --model runs/a/seed-0/fold-0 --ensemble runs/a/seed-1/fold-0 --ensemble runs/a/seed-2/fold-0",
 )
 
 
@@ -66,6 +70,31 @@ def run(
             help="Compare each map's size with those of N random-phase inputs of the same spectrum (99 is usual; 0: none).",
         ),
     ] = 0,
+    augment: Annotated[
+        bool,
+        typer.Option("--augment", help="Explain mirrored and shifted views too, and colour only what they agree on."),
+    ] = False,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ensemble",
+            metavar="MODEL",
+            help="A further network trained alike; may be repeated. Their mean is explained, coloured where they agree.",
+        ),
+    ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="Measure what the network answers without the strongest region.")
+    ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like", metavar="DATA", help="Show the places of these samples that look most like the strongest region."
+        ),
+    ] = None,
+    audience: Annotated[
+        str, typer.Option("--text", help="Words for whom: technical, professional or short.")
+    ] = "technical",
+    language: Annotated[str, typer.Option("--language", help="Of these words: en or de.")] = "en",
     regions: Annotated[int, typer.Option("--regions", min=1, help="Regions in the ledger.")] = 5,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("explained"),
     batch_size: options.BatchSize = 8,
@@ -87,12 +116,18 @@ def run(
     from pellucid.data import open_data
     from pellucid.networks import class_names, open_network, preprocessing, random_weights, reading_for
     from pellucid.null import check_draws
+    from pellucid.render.words import check_form
 
     if null:
         check_draws(null)
+    check_form(audience, language)
+    check_together(ensemble, null=bool(null), like=like is not None)
     torch.manual_seed(seed)  # a network without weights starts from this seed
     network = open_network(model, weights=weights, device=options.device(device))
+    others = [open_network(name, weights=None, device=options.device(device)) for name in ensemble or ()]
     names = class_names(network, model, classes)
+    check_classes(model, network, dict(zip(ensemble or (), others, strict=True)))
+    beside = Beside(null, augment, erase, opened_like(model, network, like))
     reading = reading_for(network, source, reading)
     network.preprocessing = {**preprocessing(network), **reading}  # type: ignore[assignment]  # as they are read now
     data = open_data(source, **reading)
@@ -100,8 +135,8 @@ def run(
         say(f"{len(data)} inputs would be explained with {model} (--dry-run).")
         return
     say(random_weights(model, weights), quiet=quiet or not random_weights(model, weights))
-    facts = {"model": model, "source": source, "reading": reading}
-    work = _Work(network, facts, not no_convert, method, target, names, chosen, seed, regions, out, _places(data), null)
+    facts = {"model": model, "source": source, "reading": reading, **({"ensemble": ensemble} if ensemble else {})}
+    work = _Work([network, *others], facts, not no_convert, method, target, names, chosen, seed, regions, out, _places(data), beside, (audience, language))  # fmt: skip
     files.remove(out / "manifest.json")  # it speaks of what is about to be replaced
     with progress("explained", quiet=quiet or len(data) == 1) as tick:
         for start in range(0, len(data), batch_size):
@@ -150,9 +185,12 @@ def _places(data: Dataset) -> list[str]:
 
 @dataclass
 class _Work:
-    """Explaining batch by batch. facts: for the index. rows: what was written; bad: what could not be read."""
+    """Explaining batch by batch. networks: the mean of all is explained. facts: for the index. form: audience and language.
 
-    network: nn.Module
+    rows: what was written; bad: what could not be read.
+    """
+
+    networks: list[nn.Module]
     facts: dict[str, Any]
     convert: bool
     method: str | None
@@ -163,7 +201,8 @@ class _Work:
     regions: int
     folder: Path
     places: Sequence[str]
-    null: int
+    beside: Beside
+    form: tuple[Any, Any]
     explained_as: str = ""
     ledger: str = ""
 
@@ -193,13 +232,8 @@ class _Work:
             self.rows.append(self._written(e[k], sample, self.places[i]))
 
     def _explained(self, x: Any) -> Explanation:
-        from pellucid.api import explain
-        from pellucid.null import against_null
-
         how = {"method": self.method, "classes": self.names, "seed": self.seed, **self.options}
-        if self.null:
-            return against_null(self.network, x, self.target, draws=self.null, **how)
-        return explain(self.network, x, self.target, **how)
+        return self.beside.explained(self.networks, x, self.target, **how)
 
     def _prepare(self, x: Any, quiet: bool) -> None:
         """Convert the network where that is exact, and see whether the names fit it."""
@@ -207,12 +241,15 @@ class _Work:
         from pellucid.methods import METHODS
         from pellucid.networks import check_names, check_takes, made_explainable
 
-        check_names(self.names, check_takes(self.network, x[:1].to(weights_device(self.network))))
+        for network in self.networks:
+            check_names(self.names, check_takes(network, x[:1].to(weights_device(network))))
         keep = "" if self.convert else "--no-convert"
         if self.method is not None and "evidence" not in METHODS[self.method].needs:
             keep = f"{self.method} needs no conversion"
-        self.network, self.explained_as = made_explainable(self.network, x[:1], self.facts["model"], keep=keep)
+        made = [made_explainable(network, x[:1], self.facts["model"], keep=keep) for network in self.networks]
+        self.networks, self.explained_as = [network for network, _ in made], made[0][1]
         say(self.explained_as, quiet=quiet)
+        self.beside.read_known(self.networks[0], quiet=quiet)
 
     def _unusable(self, error: BadInput, total: int) -> BadInput:
         if total == 1:
@@ -232,12 +269,13 @@ class _Work:
         e.overlay(sample.image).save(stream, format="PNG")
         files.write_bytes(self.folder / f"{place}.png", stream.getvalue())
         e.save(self.folder / place)
+        found = self.beside.found(self.networks, e, sample, self.folder / place)
         ledger = e.ledger(self.regions) if e.complete else None
         self.ledger = str(ledger) if ledger else ""
         row = {
             "name": sample.name, "prediction": _prediction(e), "target": e.target.describe(e.classes),
-            "score": float(e.score[0]), "method": e.method, "text": e.text(), "ledger": ledger.as_dict() if ledger else None,
-            "null": e.null.as_dict() if e.null else None,
+            "score": float(e.score[0]), "method": e.method, "text": e.text(*self.form), "ledger": ledger.as_dict() if ledger else None,
+            "null": e.null.as_dict() if e.null else None, **found,
             "picture": f"{place}.png", "numbers": f"{place}/explanation.npz",
         }  # fmt: skip
         files.write_json(self.folder / place / "ledger.json", row)
@@ -262,7 +300,8 @@ class _Work:
         names = ["index.json"]
         for row in self.rows:
             place = row["picture"].removesuffix(".png")
-            names += [row["picture"], *(f"{place}/{name}" for name in _NUMBERS)]
+            further = [name for name in FURTHER if (self.folder / place / name).exists()]
+            names += [row["picture"], *(f"{place}/{name}" for name in (*_NUMBERS, *further))]
         storage.write_manifest(self.folder, names, kind=_KIND)
 
 

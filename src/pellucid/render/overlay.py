@@ -78,7 +78,8 @@ def overlay(
     `explanation.input`, un-normalised by `provenance["preprocessing"]` or, without it, by percentiles.
     limit: the value at which colours are full (default: this map's own `scale`, and no less than the limit of its null
     distribution, where it has one: a map within chance reaches no full colour). A grey band beside the colour bar is what
-    95 % of the null distribution's inputs stay within. The map's opacity grows evenly from 0
+    95 % of the null distribution's inputs stay within. With a spread only settled cells are coloured
+    (`Explanation.settled`). The map's opacity grows evenly from 0
     at zero evidence to `opacity` at the limit. width: of the picture, in pixels (default: `usual_width`). title: None
     writes the target, its score and the method; "" nothing. bar: draw the colour bar; of a signal the values of the cells
     and the axes, the time in `provenance["preprocessing"]`'s `unit` at its `rate`, or else in samples.
@@ -88,11 +89,13 @@ def overlay(
         raise OptionError(f"An overlay shows one input; there are {len(explanation)}.", hint="Use overlay(e[i]).")
     band = 0.0 if explanation.null is None else float(explanation.null.limits()["strongest"][0])
     full = max(scale([explanation]), band) if limit is None else float(limit)
-    drawing = _drawn(explanation, image, width)
+    settled = explanation.settled()
+    shown = explanation if settled is None else replace(explanation, map=explanation.map.where(settled, 0))
+    drawing = _drawn(shown, image, width)
     picture = Image.fromarray(blend(drawing, full, opacity))
-    largest = float(np.nanmax(np.abs(_numbers(explanation.map)), initial=0.0))
+    largest = float(np.nanmax(np.abs(_numbers(shown.map)), initial=0.0))
     if largest == 0:
-        _stamp(picture, explanation.remark())
+        _stamp(picture, explanation.remark() or "No cell is settled.")
     lines = _titles(explanation, title, drawing.note)
     scaled = (full, unit(explanation) if explanation.complete else "own unit", largest > full * (1 + 1e-6))
     if drawing.axes is not None and bar:
@@ -150,6 +153,7 @@ def _titles(explanation: Explanation, title: str | None, note: str) -> list[str]
         f"{explanation.method} · {note}" if note else explanation.method,
         explanation.remark(),
         "" if explanation.null is None else explanation.null.caption(),
+        "" if explanation.spread is None else explanation.spread.caption(),
     ]
     return [line for line in lines if line]
 

@@ -142,12 +142,20 @@ def test_how_pictures_were_read_stays_with_the_weights(table: Path, tmp_path: Pa
     known = storage.load(folder).preprocessing
     again = open_data(table.parent / "3.png", **known)[0]
     assert torch.equal(again.input, data.dataset[3].input)
-    sample = open_data("lesionlab:fundus", n_images=1, size=64)
-    study = drawn(folds=0, probe=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "grey"), [("lesionlab:fundus", {}), ("lesionlab:oct", {}), ("lesionlab:oct", {"grey": True})]
+)
+def test_how_drawn_pictures_were_made_stays_with_the_weights(
+    source: str, grey: dict[str, bool], tmp_path: Path
+) -> None:
+    sample = open_data(source, n_images=1, size=64, **grey)
+    study = drawn(source=source, reading={"n_images": 20, "size": 64, **grey}, folds=0, probe=True)
     data = open_study(study, tmp_path / "s")
     known = storage.load(train_fold(study, data, data.folds[0], tmp_path / "s", progress=False)).preprocessing
-    Image.fromarray(sample[0].image).save(tmp_path / "fundus.png")
-    again = open_data(tmp_path / "fundus.png", **known)[0]
+    Image.fromarray(sample[0].image).save(tmp_path / "drawn.png")
+    again = open_data(tmp_path / "drawn.png", **known)[0]
     half_a_level = 0.5 / 255 / min(known["std"]) + 1e-5
     torch.testing.assert_close(again.input, sample[0].input, rtol=0, atol=half_a_level)
 

@@ -21,7 +21,7 @@ from pellucid.record import Prediction, SummaryRow, Table
 from pellucid.render import picture
 from pellucid.render.overlay import overlay, plain, scales, unit, usual_width
 from pellucid.reporting.html import write_report
-from pellucid.reporting.report import Case, PerformanceRow, Picture, Report, Shortcut
+from pellucid.reporting.report import Case, PerformanceRow, Picture, Report, Shortcut, TreeBlock
 from pellucid.sample import Sample, collate
 
 LookUp = Callable[[str], tuple[nn.Module, Sample]]
@@ -47,6 +47,7 @@ def build(
     commands: Sequence[str] = (),
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     shortcut: Shortcut | None = None,
+    tree: TreeBlock | None = None,
 ) -> Report:
     """Everything on the page.
 
@@ -78,6 +79,7 @@ def build(
         about=ABOUT,
         comparisons=tuple(_comparisons(table)),
         shortcut=shortcut,
+        tree=tree,
         cases=tuple(shown),
         settings=dict(settings or {}),
         hashes=dict(hashes or {}),

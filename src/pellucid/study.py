@@ -10,11 +10,12 @@ OUT/  study.json     source, reading, network, weights, recipe: what decides eve
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -33,6 +34,10 @@ from pellucid.training.config import TrainingConfig
 from pellucid.training.data import first_sample
 from pellucid.training.loop import train
 from pellucid.training.probe import probe
+from pellucid.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    from pellucid.training.launch import Processes
 
 Progress = Callable[[int, int], None]
 
@@ -97,6 +102,12 @@ def is_study(folder: str | Path) -> bool:
     return (Path(folder) / "study.json").is_file()
 
 
+def seeds_in(folder: str | Path) -> list[Path]:
+    """The studies of a folder that `train` made with several seeds."""
+    found = (path.parent for path in Path(folder).glob("seed-*/study.json"))
+    return sorted(found, key=lambda place: int(place.name.removeprefix("seed-")))
+
+
 def check_is_study(folder: str | Path) -> None:
     """Raise `BadInput` for a folder that `train` did not make."""
     if not is_study(folder):
@@ -109,8 +120,8 @@ def check_is_study(folder: str | Path) -> None:
 
 
 def _hint_for(folder: Path) -> str:
-    several = sorted(folder.glob("seed-*/study.json"))
-    return f"Name one of its seeds: {several[0].parent}." if several else "Name a folder written by pellucid train."
+    several = seeds_in(folder) or sorted(path.parent for path in folder.glob("*/study.json"))
+    return f"Name one of its runs: {several[0]}." if several else "Name a folder written by pellucid train."
 
 
 def open_study(study: Study, out: Path) -> Opened:
@@ -188,6 +199,44 @@ def _split(study: Study, dataset: Dataset, out: Path) -> Split:
     return known
 
 
+def train_study(
+    study: Study, out: Path, *, processes: Processes | None = None, again: bool = False, progress: bool = True
+) -> Opened:
+    """Train all networks of the study: a finished one is kept as it is, one that was stopped goes on.
+
+    processes: how many train each network together. again: forget what is there and start from the beginning.
+    """
+    data = open_study(study, out)
+    if again:
+        for fold in data.folds:
+            with run_folder.claimed(fold.folder(out)):
+                run_folder.forget(fold.folder(out))
+    if processes is None or not processes.several:
+        _train_folds(study, data, out, progress)
+        first = True
+    else:
+        from pellucid.training.launch import launch
+
+        if progress and processes.nodes > 1:
+            print(f"Waiting for {processes.nodes} machines at {processes.rdzv} ...", file=sys.stderr, flush=True)
+        first = launch(processes, _train_here, study, out, progress)
+    if first:
+        seal(out)
+    return data
+
+
+def _train_here(study: Study, out: Path, progress: bool) -> None:
+    """The part of one process among several."""
+    _train_folds(study, open_study(study, out), out, progress and Ranks.here().first)
+
+
+def _train_folds(study: Study, data: Opened, out: Path, progress: bool) -> None:
+    for fold in data.folds:
+        if progress:
+            print(f"Training {fold.name} on {len(fold.train)} samples ...", file=sys.stderr, flush=True)
+        train_fold(study, data, fold, out, progress=progress)
+
+
 def train_fold(study: Study, data: Opened, fold: Fold, out: Path, *, progress: bool = True) -> Path:
     """Train one network of the study; a finished one is kept as it is."""
     folder = fold.folder(out)
@@ -228,7 +277,8 @@ def preprocessing_of(dataset: Dataset) -> dict[str, Any]:
             found["size"] = size[0]
         return files.plain(found)  # type: ignore[no-any-return]
     if all(hasattr(known, name) for name in ("size", "mean", "std")):  # drawn pictures
-        return {"size": known.size, "crop": "resize", "mean": list(known.mean), "std": list(known.std)}
+        mean, std = list(known.mean), list(known.std)
+        return {"size": known.size, "crop": "resize", "mean": mean, "std": std, "grey": len(mean) == 1}
     return {}
 
 
@@ -256,6 +306,30 @@ def evaluate_out_of_fold(
     return join(tables)
 
 
+def evaluate_seeds(
+    folder: str | Path, chosen: Mapping[str, Any], *, device: torch.device, folder_out: Path, progress: Progress
+) -> Table:
+    """The networks of every seed on the folds they did not see; rows say by their network's name which seed it was."""
+    places, tables = seeds_in(folder), []
+    for k, place in enumerate(places):
+        found = evaluate_out_of_fold(
+            place, chosen, device=device, folder_out=folder_out / place.name, progress=_of_several(progress, k, len(places))
+        )  # fmt: skip
+        tables.append(_named(found, place.name.replace("-", " ")))
+    return join(tables)
+
+
+def _named(table: Table, seed: str) -> Table:
+    return Table(
+        tuple(replace(r, model=f"{r.model}, {seed}") for r in table.records),
+        tuple(replace(p, model=f"{p.model}, {seed}") for p in table.predictions),
+    )
+
+
+def _of_several(progress: Progress, k: int, count: int) -> Progress:
+    return lambda done, total: progress(k * total + done, count * total)
+
+
 def _after(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, parts: progress(before + done, total)
 
@@ -272,19 +346,17 @@ def evaluate_models(
 ) -> Table:
     """Saved networks on data they are known not to have seen (that is for the user to know)."""
     if not names:
-        if any(Path(source).glob("seed-*/study.json")):
-            check_is_study(source)
         raise OptionError(
             f"There is no network to evaluate on {source}.",
             why="It is not a run made by train.",
             hint="Name one or more: --model FOLDER.",
         )
     networks = {name: open_saved(name).eval().to(device) for name in names}
-    data = _data_for(networks, source, reading)
+    data = data_for(networks, source, reading)
     return evaluation.evaluate(networks, data, folder=folder_out / "parts", progress=progress, **chosen)
 
 
-def _data_for(networks: Mapping[str, nn.Module], source: str, reading: Mapping[str, Any]) -> Dataset:
+def data_for(networks: Mapping[str, nn.Module], source: str, reading: Mapping[str, Any]) -> Dataset:
     """The data as the networks want them, labels in the networks' order of classes. Raises `OptionError` where they differ."""
     wanted = {name: reading_for(network, source, reading) for name, network in networks.items()}
     first = next(iter(networks))
@@ -322,7 +394,7 @@ def _in_order(data: Dataset, known: tuple[str, ...], name: str, source: str, rea
     return open_data(source, **{**reading, "classes": known})
 
 
-_SEALED = ("study.json", "splits.json", "report.html", "*/manifest.json", "evaluate/**/*")
+_SEALED = ("study.json", "splits.json", "report.html", "*/manifest.json", "evaluate/**/*", "describe/*")
 
 
 def seal(folder: str | Path) -> Path:
@@ -337,7 +409,9 @@ def seal(folder: str | Path) -> Path:
 def report(folder: Path, table: Table, path: Path, *, cases: int, title: str | None, device: torch.device) -> Path:
     """The report of an evaluated study."""
     from pellucid import reports
+    from pellucid.hybrids import hybrid
 
+    described = (folder / "describe" / "tree.json").exists()
     study = Study.load(folder)
     data = open_study(study, folder)
     where = _where(data)
@@ -355,8 +429,13 @@ def report(folder: Path, table: Table, path: Path, *, cases: int, title: str | N
         classes=data.dataset.classes,
         settings={"study": study.as_dict()},
         hashes={"data": data.dataset.fingerprint, **_hashes(folder, data)},
-        commands=(f"pellucid evaluate {folder}", f"pellucid report {folder}"),
+        commands=(
+            f"pellucid evaluate {folder}",
+            *([f"pellucid describe {folder}"] if described else []),
+            f"pellucid report {folder}",
+        ),
         data=_described(data.dataset),
+        tree=hybrid.block(folder / "describe") if described else None,
     )
     written = reports.write(made, path)
     seal(folder)

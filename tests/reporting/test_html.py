@@ -15,7 +15,7 @@ import pytest
 
 from pellucid.errors import ResourceError
 from pellucid.record import Interval, SummaryRow
-from pellucid.reporting import Report, Shortcut, ShortcutRow
+from pellucid.reporting import Report, Shortcut, ShortcutRow, TreeBlock
 from pellucid.reporting.html import flat, number, render_report, write_report
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -249,3 +249,19 @@ def test_importing_the_report_loads_no_torch() -> None:
     code = "import sys, pellucid.reporting, pellucid.reporting.html, pellucid.render; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_a_tree_stands_beside_its_network(report: Report) -> None:
+    rows = (("answers as the network does", Interval(0.966, 0.933, 0.992, 119, 117)), ("accuracy of the tree", Interval(0.924, 0.874, 0.966, 119, 117)))  # fmt: skip
+    block = TreeBlock(b"<svg/>", "peak: more than 0.1?", rows, 0.681, "5 trees, one per fold.")
+    page = Page(render_report(replace(report, tree=block)))
+    table = page.named("what", "value [interval]")[0]
+    assert [(cells[0], numbers) for _, cells, numbers in table[1:-1]] == [
+        (name, [i.mean, i.low, i.high]) for name, i in rows
+    ]
+    assert [cells[-2:] for _, cells, _ in table[1:-1]] == [["119", "117"]] * 2
+    assert table[-1][2][0] == 0.681
+    assert "5 trees, one per fold." in page.text
+    assert any(given.get("alt") == block.text for tag, given in page.tags if tag == "img")
+    without = render_report(report)
+    assert "reads the evidence" not in without

@@ -12,7 +12,7 @@ from pellucid.cli.output import listed, show
 from pellucid.errors import BadInput, IntegrityError
 
 NAME = "verify"
-HELP = "Check saved files against their SHA-256. For models, runs, scores and explanations."
+HELP = "Check saved files against their SHA-256. For models, runs, scores, explanations and audits with their chain of decisions."
 EXAMPLES = ("pellucid verify models/resnet18", "pellucid verify runs/demo --json")
 
 
@@ -48,9 +48,20 @@ def _by_manifests(folder: Path) -> dict[str, str]:
 
     found = {}
     for manifest in sorted(folder.rglob("manifest.json")):
+        _check_chain(manifest.parent)
         for name, digest in storage.verify(manifest.parent).items():
             found[(manifest.parent / name).relative_to(folder).as_posix()] = digest
     return found
+
+
+def _check_chain(folder: Path) -> None:
+    """Of an audit the decisions on record, one by one, so that a changed one is named."""
+    from pellucid.audit.decisions import FILE, check_chain
+    from pellucid.models import storage
+
+    manifest = storage.read_manifest(folder)
+    if "chain" in manifest and (folder / FILE).is_file():
+        check_chain(folder / FILE, manifest["chain"])
 
 
 def _explanations(folder: Path) -> dict[str, str]:

@@ -164,22 +164,26 @@ def _given(text: str | None) -> Markup:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
+    made = environment(autoescape=True)
+    made.filters |= {
+        "estimate": _estimate,
+        "number": _tagged,
+        "p_value": probability,
+        "ledger": printed,
+    }
+    return made
+
+
+def environment(*, autoescape: bool) -> Environment:
+    """The templates of this room, with what all of them need."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "estimate": _estimate,
-        "number": _tagged,
-        "p_value": probability,
-        "given": _given,
-        "uri": data_uri,
-        "ledger": printed,
-    }
-    return environment
+    made.filters |= {"given": _given, "uri": data_uri}
+    return made

@@ -85,6 +85,19 @@ class Shortcut:
 
 
 @dataclass(frozen=True)
+class TreeBlock:
+    """A decision tree over descriptors of evidence. picture: of the tree; text: the same in lines. rows: how it stands beside
+    its network. usual: the share of the most frequent class. about: what was fitted to what.
+    """
+
+    picture: bytes
+    text: str
+    rows: tuple[tuple[str, Interval], ...]
+    usual: float
+    about: str
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page, in its order.
 
@@ -107,6 +120,7 @@ class Report:
     about: Mapping[str, str] = field(default_factory=dict)
     comparisons: tuple[Comparison, ...] = ()
     shortcut: Shortcut | None = None
+    tree: TreeBlock | None = None
     cases: tuple[Case, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from pathlib import Path
 from statistics import stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,9 +19,12 @@ from pellucid import files
 from pellucid.errors import OptionError
 from pellucid.networks import open_network
 from pellucid.record import Interval, t_interval
-from pellucid.study import Opened, Study, open_study, seal, train_fold
+from pellucid.study import Opened, Study, train_study
 from pellucid.training.metrics import Predictions, predict
 from pellucid.training.run import Run
+
+if TYPE_CHECKING:
+    from pellucid.training.launch import Processes
 
 FILE = "seeds.json"
 
@@ -42,7 +45,16 @@ class Spread:
         return f"{told}, between seeds sd {self.deviation:.4f}, 95 % interval [{self.interval.low:.4f}, {self.interval.high:.4f}], n={len(self.values)}"
 
 
-def train_seeds(study: Study, out: Path, count: int, *, progress: bool = True, say: Callable[[str], None] = print) -> list[Spread]:  # fmt: skip
+def train_seeds(
+    study: Study,
+    out: Path,
+    count: int,
+    *,
+    processes: Processes | None = None,
+    again: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> list[Spread]:
     """Train the study with `count` seeds from its own on, and write their scores. What is finished is kept.
 
     Scores are those of the samples a network did not learn from: out of fold, or held out by val_fraction. Folds and
@@ -53,7 +65,9 @@ def train_seeds(study: Study, out: Path, count: int, *, progress: bool = True, s
     found: dict[int, dict[str, float]] = {}
     for seed in range(first, first + count):
         say(f"Seed {seed} ...")
-        found[seed] = _one(with_seed(study, seed), out / f"seed-{seed}", progress)
+        own, place = with_seed(study, seed), out / f"seed-{seed}"
+        data = train_study(own, place, processes=processes, again=again, progress=progress)
+        found[seed] = _out_of_fold(own, data, place) if study.folds else _held_out(data, place)
     spreads = spread_of(list(found.values()))
     files.write_json(
         out / FILE,
@@ -89,14 +103,6 @@ def _check(study: Study) -> None:
             why="There are neither folds nor held-out samples.",
             hint="Add --folds 5, or val_fraction=0.2.",
         )
-
-
-def _one(study: Study, out: Path, progress: bool) -> dict[str, float]:
-    data = open_study(study, out)
-    for fold in data.folds:
-        train_fold(study, data, fold, out, progress=progress)
-    seal(out)
-    return _out_of_fold(study, data, out) if study.folds else _held_out(data, out)
 
 
 def _held_out(data: Opened, out: Path) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +15,7 @@ from pellucid.errors import OptionError
 if TYPE_CHECKING:
     from pellucid.plan import Plan
     from pellucid.study import Study
+    from pellucid.training.launch import Processes
 
 NAME = "train"
 HELP = (
@@ -27,6 +29,8 @@ EXAMPLES = (
     "pellucid train index.csv --model torchvision:mobilenet_v2 --weights mobilenet_v2.pth --folds 5 --probe --out runs/probe path=file",
     "pellucid train photographs/ --model torchvision:resnet50 --recipe softcam-paper --out runs/paper",
     "pellucid train index.csv --model pellucid:s8 --folds 5 --seeds 3 --out runs/spread epochs=10 size=128",
+    "pellucid train photographs/ --model pellucid:s8 --sweep --out runs/sweep penalty=l1,entropy strength=0.02,0.1,0.5 val_fraction=0.2",
+    "pellucid train photographs/ --model torchvision:resnet50 --devices 2 --nodes 2 --rdzv node1:29500 --out /shared/runs/big",
     "pellucid train beats.txt --model pellucid:s8 --folds 5 --out runs/beats epochs=60 rate=250",
 )
 
@@ -64,9 +68,33 @@ def run(
             "--seeds", min=1, help="Train with that many seeds and tell how much the scores differ between them."
         ),
     ] = 1,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="Train with several penalties and strengths (penalty=A,B strength=X,Y) and choose on held-out samples.",
+        ),
+    ] = False,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0, help="Of --sweep: the loss of AUC that would still be accepted.")
+    ] = 0.01,
     recipe_name: Annotated[
         str | None, typer.Option("--recipe", help="Settings by name: softcam-paper. Words and --config win.")
     ] = None,
+    resume: Annotated[
+        Literal["auto", "never"],
+        typer.Option("--resume", help="auto: go on where it was stopped; never: forget what is in the folder."),
+    ] = "auto",
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="Processes on each machine, one per accelerator.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, each of which runs this command.")] = 1,
+    rdzv: Annotated[
+        str | None, typer.Option("--rdzv", metavar="HOST:PORT", help="Where the machines meet; one of them is HOST.")
+    ] = None,
+    max_restarts: Annotated[
+        int, typer.Option("--max-restarts", min=0, help="How often several processes start again after one died.")
+    ] = 3,
     config: options.Config = None,
     device: options.Device = "auto",
     seed: options.Seed = 0,
@@ -82,15 +110,28 @@ def run(
         raise OptionError(
             "--probe and --black-box exclude each other.", why="A probe is a SoftCAM's head.", hint="Leave one out."
         )
-    from pellucid.study import Study, open_study, seal, train_fold
+    if sweep and seeds > 1:
+        raise OptionError(
+            "--sweep and --seeds exclude each other.",
+            why="A sweep chooses settings, seeds tell how much a result owes to chance.",
+            hint="Sweep first, then train what was chosen with --seeds.",
+        )
+    from pellucid.study import Study
     from pellucid.training.config import TrainingConfig
 
+    processes = _processes(devices, nodes, rdzv, max_restarts, device)
+    if probe and processes is not None:
+        raise OptionError(
+            "A probe is fitted in one process.", why="--devices and --nodes ask for several.", hint="Leave them out."
+        )
     given = {**_recipe(recipe_name, source, quiet), **options.settings(words, config)}
+    axes = _axes(given) if sweep else None
     reading, recipe = options.divided(given, source, TrainingConfig.model_fields)
     plan = _plan(plan_file, model, source, reading, quiet)
     if plan is not None:
         reading, recipe = {**plan.reading, **reading}, recipe if probe else {**plan.recipe, **recipe}
-        model, folds = model or plan.model, plan.folds if folds is None else folds
+        model, folds = model or plan.model, plan.folds if folds is None and not sweep else folds
+        say("A sweep makes no folds: it chooses on what val_fraction holds out.", quiet=quiet or not sweep)
     assert model is not None
     folds = folds or 0
     if probe and set(recipe) - {"seed", "device", "max_bad"}:
@@ -104,24 +145,102 @@ def run(
     study = Study(source, reading, model, named, folds, probe, black_box, made)
     if dry_run:
         print(study.recipe.to_yaml())
+        if axes is not None:
+            from pellucid.sweep import runs_of
+
+            print(f"runs: {', '.join(runs_of(*axes))}")
         say("Nothing was trained (--dry-run).", quiet=quiet)
         return
-    if seeds > 1:
-        _several(study, out, seeds, as_json=as_json, quiet=quiet)
-        return
-    data = open_study(study, out)
-    say(f"{len(data.dataset)} samples of {', '.join(data.dataset.classes)}.", quiet=quiet)
-    runs = []
-    for fold in data.folds:
-        say(f"Training {fold.name} on {len(fold.train)} samples ...", quiet=quiet)
-        runs.append(train_fold(study, data, fold, out, progress=not quiet))
-    seal(out)
-    if as_json:
-        show({"runs": [str(r) for r in runs]})
+    how = _How(out, processes, again=resume == "never", as_json=as_json, quiet=quiet)
+    if axes is not None:
+        _swept(study, how, *axes, margin)
+    elif seeds > 1:
+        _several(study, how, seeds)
+    else:
+        _one(study, how)
+
+
+def _processes(devices: int, nodes: int, rdzv: str | None, max_restarts: int, device: str) -> Processes | None:
+    if devices * nodes == 1 and rdzv is None:
+        return None
+    from pellucid.training.launch import Processes
+
+    processes = Processes(devices, nodes, rdzv, max_restarts, device)
+    processes.check()
+    return processes
+
+
+@dataclass(frozen=True)
+class _How:
+    """out: the folder. processes: that train together, where there are several. again: from the beginning."""
+
+    out: Path
+    processes: Processes | None
+    again: bool
+    as_json: bool
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        say(text, quiet=self.quiet)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        return {"processes": self.processes, "again": self.again, "progress": not self.quiet}
+
+
+def _one(study: Study, how: _How) -> None:
+    from pellucid.study import train_study
+
+    data = train_study(study, how.out, **how.shared)
+    runs = [str(fold.folder(how.out)) for fold in data.folds]
+    if how.as_json:
+        show({"runs": runs})
     else:
         count = f"{len(runs)} {'network' if len(runs) == 1 else 'networks'}"
-        following = f"pellucid evaluate {out}" if folds else f"pellucid evaluate DATA --model {out}"
-        print(f"Wrote {out}/ ({count}).  Next: {following}")
+        following = f"pellucid evaluate {how.out}" if study.folds else f"pellucid evaluate DATA --model {how.out}"
+        print(f"Wrote {how.out}/ ({count}).  Next: {following}")
+
+
+def _axes(given: dict[str, Any]) -> tuple[list[str], list[float]]:
+    """The penalties and strengths of a sweep, taken out of the settings: lists, or words with commas."""
+    from pellucid.registry import look_up
+    from pellucid.sweep import PENALTIES as USUAL
+    from pellucid.sweep import STRENGTHS
+    from pellucid.training import PENALTIES
+
+    penalties = [str(name) for name in _listed(given.pop("penalty", list(USUAL)))]
+    for name in penalties:
+        look_up(PENALTIES, name, "penalty")
+    return penalties, [_strength(value) for value in _listed(given.pop("strength", list(STRENGTHS)))]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else str(value).split(",")
+
+
+def _strength(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 < number < float("inf"):
+        raise OptionError(
+            f"A strength cannot be {value!r}.", why="Positive numbers are needed.", hint="For example strength=0.02,0.1,0.5."
+        )  # fmt: skip
+    return number
+
+
+def _swept(study: Study, how: _How, penalties: list[str], strengths: list[float], margin: float) -> None:
+    from pellucid.sweep import FILE, sweep
+
+    found = sweep(study, how.out, penalties, strengths, margin=margin, **how.shared, say=how.say)
+    if how.as_json:
+        show(asdict(found))
+        return
+    print(found)
+    print(f"Chosen within one standard error of the best AUC: {how.out / found.one_error}")
+    print(f"Chosen as not inferior to no penalty, margin {margin:g}: {how.out / found.non_inferior}")
+    print(f"Wrote {how.out}/{FILE}.  Next: pellucid evaluate TEST-DATA --model {how.out / found.non_inferior}")
 
 
 def _plan(path: Path | None, model: str | None, source: str, reading: dict[str, Any], quiet: bool) -> Plan | None:
@@ -150,15 +269,14 @@ def _recipe(name: str | None, source: str, quiet: bool) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key in known}
 
 
-def _several(study: Study, out: Path, count: int, *, as_json: bool, quiet: bool) -> None:
-    from dataclasses import asdict
-
+def _several(study: Study, how: _How, count: int) -> None:
     from pellucid.seeds import FILE, train_seeds
 
-    spreads = train_seeds(study, out, count, progress=not quiet, say=lambda text: say(text, quiet=quiet))
-    if as_json:
+    spreads = train_seeds(study, how.out, count, **how.shared, say=how.say)
+    if how.as_json:
         show({"spread": [asdict(s) for s in spreads]})
         return
     for spread in spreads:
         print(spread)
-    print(f"Wrote {out}/{FILE}.  Next: pellucid evaluate {out}/seed-{study.recipe.seed}")
+    following = f" --model {how.out}/seed-{study.recipe.seed}" if not study.folds else ""
+    print(f"Wrote {how.out}/{FILE}.  Next: pellucid evaluate {'DATA' if following else how.out}{following}")

@@ -37,19 +37,26 @@ def augment(
     masks: Bool[Tensor, "batch *spatial"] | None = None,
     config: TrainingConfig | None = None,
     colours: Colours | None = None,
+    part: tuple[Sequence[int], int] | None = None,
 ) -> tuple[Shaped[Tensor, "batch channels *spatial"], Bool[Tensor, "batch *spatial"] | None]:
     """Copies of `x` and `masks` with the named ops applied in order.
 
     generator: a CPU generator, the only source of chance. config: how strong the ops on pictures are. colours: how the
-    inputs were normalised, for "jitter", and so that what comes in from outside the picture is black.
+    inputs were normalised, for "jitter", and so that what comes in from outside the picture is black. part: the places
+    of these inputs in a batch, and the size of it: each is changed as it would be with the whole batch at hand.
     """
+    places, size = (range(len(x)), len(x)) if part is None else part
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (size,), generator=generator)[list(places)]
+
     x = x.clone(memory_format=torch.contiguous_format) if names else x
     masks = masks.clone() if names and masks is not None else masks
     for name in names:
         if name in _OF_PICTURES:
-            x, masks = _on_pictures(name, x, masks, generator, config or TrainingConfig(), colours)
+            x, masks = _on_pictures(name, x, masks, draw, config or TrainingConfig(), colours)
             continue
-        turns = torch.randint(4 if name == "rotate90" else 2, (len(x),), generator=generator)
+        turns = draw(4 if name == "rotate90" else 2)
         for turn, op in enumerate(_OPS[name], start=1):
             rows = (turns == turn).nonzero().flatten().to(x.device)
             x[rows] = op(x[rows])
@@ -67,19 +74,18 @@ def _on_pictures(
     name: str,
     x: Float[Tensor, "batch channels height width"],
     masks: Bool[Tensor, "batch height width"] | None,
-    generator: torch.Generator,
+    draw: Callable[[int], Tensor],
     config: TrainingConfig,
     colours: Colours | None,
 ) -> tuple[Tensor, Tensor | None]:
     """One of torchvision's ops on about half of the pictures, each with draws of its own."""
     from torchvision import tv_tensors
 
-    chosen = torch.randint(2, (len(x),), generator=generator).nonzero().flatten().tolist()
-    seed = int(torch.randint(2**62, (), generator=generator))
+    chosen, seeds = draw(2).nonzero().flatten().tolist(), draw(2**62).tolist()
     change = _transform(name, config, tuple(x.shape[-2:]), colours)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
         for i in chosen:
+            torch.default_generator.manual_seed(seeds[i])
             picture = tv_tensors.Image(x[i])
             if masks is None:
                 x[i] = change(picture)

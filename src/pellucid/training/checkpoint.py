@@ -119,7 +119,7 @@ def to_cpu(value: Any) -> Any:
 def remove(folder: str | Path) -> None:
     """Forget the state, so that the next training starts from the beginning."""
     for name in (LAST, PREVIOUS):
-        (Path(folder) / name).unlink(missing_ok=True)
+        files.remove(Path(folder) / name)
 
 
 __all__ = ["FORMAT", "digest", "load", "read", "remove", "save", "to_cpu"]

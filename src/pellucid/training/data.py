@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -21,14 +21,16 @@ from pellucid.training.task import Task, label_of
 class Batch:
     """Inputs with their labels, names and groups.
 
-    stored: the inputs as they are kept, numbers or bytes; `inputs` are the numbers. masks: where they are asked for,
-    True where the evidence should be; all False for a sample without a mask.
+    stored: the inputs as they are kept, numbers or bytes; `inputs` are the numbers. places: of the inputs among those
+    that were asked for. masks: where they are asked for, True where the evidence should be; all False for a sample
+    without a mask.
     """
 
     stored: Shaped[Tensor, "batch channels *spatial"]
     labels: Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...]
+    places: tuple[int, ...]
     masks: Bool[Tensor, "batch *spatial"] | None = None
 
     def __len__(self) -> int:
@@ -48,7 +50,7 @@ class Batch:
     def _of(self, rows: Sequence[int]) -> Batch:
         names, groups = (tuple(of[r] for r in rows) for of in (self.names, self.groups))
         masks = None if self.masks is None else self.masks[rows]
-        return Batch(self.stored[rows], self.labels[rows], names, groups, masks)
+        return Batch(self.stored[rows], self.labels[rows], names, groups, tuple(self.places[r] for r in rows), masks)
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "batch channels *spatial"]:
         """The inputs as numbers on the device; images with the channels last, which convolutions are faster on."""
@@ -84,6 +86,7 @@ class Source:
     skipped: dict[str, str] = field(default_factory=dict)
     _kept: dict[int, Read] = field(default_factory=dict, repr=False)
     _bytes: int = 0
+    _told: set[str] = field(default_factory=set, repr=False)
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Batch | None]:
         """One batch for each group of indices; None where all of its samples are bad."""
@@ -131,6 +134,16 @@ class Source:
         self._kept[index] = None
         _note_bad(self.skipped, self.dataset, index, error, self.max_bad)
 
+    def news(self) -> dict[str, str]:
+        """What was skipped here and not yet `heard` of."""
+        return {name: why for name, why in list(self.skipped.items()) if name not in self._told}
+
+    def hear(self, skipped: Mapping[str, str]) -> None:
+        """Count what was skipped by any process. Raises `BadInput` where that makes too many."""
+        self.skipped.update(skipped)
+        self._told.update(skipped)
+        _check_bad(self.skipped, self.dataset, self.max_bad)
+
 
 def first_sample(dataset: Dataset, max_bad: float = 0.1) -> Sample:
     """The first sample that can be read. Raises `BadInput` after more than the share `max_bad` that cannot."""
@@ -147,18 +160,23 @@ def first_sample(dataset: Dataset, max_bad: float = 0.1) -> Sample:
 
 def _note_bad(skipped: dict[str, str], dataset: Dataset, index: int, error: BadInput, max_bad: float) -> None:
     skipped[dataset.facts(index).name or str(index)] = error.message
+    _check_bad(skipped, dataset, max_bad)
+
+
+def _check_bad(skipped: dict[str, str], dataset: Dataset, max_bad: float) -> None:
     if len(skipped) > max_bad * len(dataset):
         raise BadInput(
             f"{len(skipped)} of {len(dataset)} samples cannot be used.",
             why=_listed(skipped),
             hint=f"Correct them, or raise max_bad (now {max_bad:g}).",
-        ) from error
+        )
 
 
 def _stack(found: Sequence[Read]) -> Batch | None:
     good = [f for f in found if f is not None]
     if not good:
         return None
+    places = tuple(place for place, f in enumerate(found) if f is not None)
     alike = all(s.input.dtype == torch.uint8 for s, _ in good)
     samples = [s if alike else s.changed(input=_decode(s.input)) for s, _ in good]
     return Batch(
@@ -166,6 +184,7 @@ def _stack(found: Sequence[Read]) -> Batch | None:
         torch.stack([label for _, label in good]),
         tuple(s.name for s in samples),
         tuple(s.group or s.name for s in samples),
+        places,
         None if samples[0].mask is None else torch.stack([s.mask for s in samples if s.mask is not None]),
     )
 

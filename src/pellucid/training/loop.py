@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pellucid import files
 from pellucid.call import weights_device
-from pellucid.data.splits import split
+from pellucid.data.splits import Split, split
 from pellucid.errors import OptionError, ResourceError, nearest
 from pellucid.hooks import untouched
 from pellucid.models import storage
@@ -27,6 +27,7 @@ from pellucid.training.config import TrainingConfig
 from pellucid.training.data import Source, first_sample, memory_format, some
 from pellucid.training.metrics import weights_dtype
 from pellucid.training.progress import Progress
+from pellucid.training.ranks import Ranks
 from pellucid.training.run import Run
 from pellucid.training.session import Session, TrainingInterrupted, frozen, optimiser_of
 from pellucid.training.task import Task
@@ -50,14 +51,17 @@ def train(
     model: any network from `(batch, channels, *spatial)` to logits. A penalty on evidence needs a `SoftCAM`.
     folder: where the run is written; with `resume`, a run that was stopped there goes on and gives the same weights
     (on the CPU: bit for bit) as one that was not, and a finished one is only read. resume=False starts again.
-    progress: tell on stderr how far it is.
+    progress: tell on stderr how far it is. In a process group of torch.distributed all its processes call this together;
+    they see the same folder, in which the first one writes, and each returns the run.
     Raises `OptionError` for settings that do not fit network, data or an existing folder, `BadInput` for unusable data,
     `ResourceError` for memory, disk, a missing package or a folder in use, `TrainingInterrupted` after Ctrl-C.
     """
-    config = config or TrainingConfig()
+    config, ranks = config or TrainingConfig(), Ranks.here()
     place = None if folder is None else Path(folder)
-    with run_folder.claimed(place) if place else nullcontext(), _memory_said(config):
-        return _train(model, dataset, config, validation, place, resume, progress)
+    with ExitStack() as held, _memory_said(config):
+        if place is not None:
+            ranks.once(lambda: held.enter_context(run_folder.claimed(place)))
+        return _train(model, dataset, config, validation, place, resume, progress, ranks)
 
 
 def _train(
@@ -68,18 +72,20 @@ def _train(
     folder: Path | None,
     resume: bool,
     progress: bool,
+    ranks: Ranks,
 ) -> Run:
     data, held = _parts(dataset, validation, config)
     copy = _pooled(deepcopy(model), data, config)
-    task = _checked(copy, data, held, config)
+    task = _checked(copy, data, held, config, ranks)
     device = _device(config)
-    plan = _plan(copy, data, held, config, task, device)
+    plan = _plan(copy, data, held, config, task, device, ranks)
     plan["held_out"] = (
         [] if held is None or validation is not None else [held.facts(i).name or str(i) for i in range(len(held))]
     )
+    plan = _shared(plan, ranks)
     if folder is not None:
-        plan = _opened(folder, plan, config, resume)
-        if run_folder.finished(folder):
+        plan, finished = ranks.once(lambda: _opened(folder, plan, config, resume))
+        if finished:
             return Run.load(folder, copy)
     home = weights_device(copy)
     shape = first_sample(data, config.max_bad).input.shape
@@ -89,16 +95,13 @@ def _train(
         _threads(config.threads),
         _breaks_untold() if config.compile else nullcontext(),
     ):
-        session = _session(copy, data, held, config, task, plan, folder, device)
-        resumed = session.restore()
-        if folder is not None:
-            run_folder.log(
-                folder, "resumed" if resumed else "started", epoch=session.epoch, step=session.batch, device=str(device)
-            )
-        with Progress(config.epochs, len(data), shown=progress, done=session.epoch) as bar:
+        session = _session(copy, data, held, config, task, plan, folder, device, ranks)
+        session.begin()
+        with Progress(config.epochs, len(data), shown=progress and ranks.first, done=session.epoch) as bar:
             for note in plan["notes"]:
                 bar.say(note)
             session.run(bar)
+        ranks.even_out(copy)
         best = session.take_best()
     skipped = {**session.source.skipped, **(session.held.skipped if session.held else {})}
     run = Run(
@@ -106,7 +109,7 @@ def _train(
         validation=plan["validation"], held_out=tuple(plan["held_out"]), skipped=dict(sorted(skipped.items())), notes=tuple(plan["notes"]), folder=folder,
     )  # fmt: skip
     if folder is not None:
-        _write(run, folder, tuple(shape))
+        ranks.once(lambda: _write(run, folder, tuple(shape)))
     return run
 
 
@@ -135,8 +138,7 @@ def _parts(dataset: Dataset, validation: Dataset | None, config: TrainingConfig)
         raise OptionError("The data set is empty.", hint="Check the source and its filters.")
     held = validation
     if held is None and config.val_fraction > 0:
-        shares = {"train": 1 - config.val_fraction, "val": config.val_fraction}
-        made = split(dataset, shares, seed=config.seed if config.split_seed is None else config.split_seed)
+        made = held_out_split(dataset, config)
         dataset, held = made.subset(dataset, "train"), made.subset(dataset, "val")
     if held is None and (config.keep_best != "last" or config.patience is not None):
         raise OptionError(
@@ -153,8 +155,22 @@ def _parts(dataset: Dataset, validation: Dataset | None, config: TrainingConfig)
     return some(dataset, config.max_images, config.seed), held
 
 
-def _checked(model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig) -> Task:
+def held_out_split(dataset: Dataset, config: TrainingConfig) -> Split:
+    """What `val_fraction` trains on ("train") and holds out ("val"); groups stay whole."""
+    shares = {"train": 1 - config.val_fraction, "val": config.val_fraction}
+    return split(dataset, shares, seed=config.seed if config.split_seed is None else config.split_seed)
+
+
+def _checked(
+    model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig, ranks: Ranks
+) -> Task:  # fmt: skip
     """The task, after the settings were found to fit network and data."""
+    if ranks.count > 1 and config.compat == "paper-code":
+        raise OptionError(
+            "compat='paper-code' takes a batch in one piece.",
+            why=f"Its penalty is that of the batch's first input; {ranks.count} processes share the batch.",
+            hint="Train in one process, or leave compat out.",
+        )
     sample = first_sample(data, config.max_bad)
     check_augmentation(config.augment, sample.input.shape[1:], len(sample.input), colours_of(data))
     if config.penalty != "none" and not hasattr(model, "evidence"):
@@ -176,8 +192,8 @@ def _checked(model: nn.Module, data: Dataset, held: Dataset | None, config: Trai
 
 
 def _plan(
-    model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig, task: Task, device: torch.device
-) -> dict[str, Any]:
+    model: nn.Module, data: Dataset, held: Dataset | None, config: TrainingConfig, task: Task, device: torch.device, ranks: Ranks,
+) -> dict[str, Any]:  # fmt: skip
     """All that decides the result: a folder only takes up the training it was made for."""
     shapes = [
         (name, str(value.dtype), list(value.shape))
@@ -185,24 +201,49 @@ def _plan(
         if isinstance(value, Tensor)
     ]
     matters = config.laterality or sides_matter(data)
-    note = laterality_note(config.augment, matters=matters, degrees=config.rotation_degrees)
+    notes = [laterality_note(config.augment, matters=matters, degrees=config.rotation_degrees)]
+    parts = ranks.count if _has_batch_statistics(model, config.freeze) else 1
+    if parts > 1:
+        notes.append(f"Batch statistics are those of the part of a batch that a process has: 1 of {parts}.")
     return {
         "format": FORMAT, "config": config.decides(), "task": task, "classes": list(data.classes), "samples": len(data), "data": data.fingerprint,
-        "validation": None if held is None else held.fingerprint, "network": type(model).__name__, "weights": checkpoint.digest(shapes),
-        "precision": _precision(config, device, weights_dtype(model)), "notes": [] if note is None else [note],
+        "validation": None if held is None else held.fingerprint, "network": type(model).__name__, "weights": checkpoint.digest(shapes), "parts": parts,
+        "precision": _precision(config, device, weights_dtype(model)), "notes": [note for note in notes if note],
     }  # fmt: skip
 
 
-def _opened(folder: Path, plan: dict[str, Any], config: TrainingConfig, resume: bool) -> dict[str, Any]:
-    """The plan the folder was made for, after it was found to be this one; a new folder is made for it.
+def _has_batch_statistics(model: nn.Module, freeze: tuple[str, ...]) -> bool:
+    """Whether a layer normalises by the statistics of the batch it is given."""
+    still = {id(module) for _, module in frozen(model, freeze)}
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and id(m) not in still for m in model.modules())
+
+
+def _shared(plan: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """The first process's plan, after all were found to have the same."""
+    plans = ranks.together(lambda: plan)
+    differ = sorted({k for other in plans for k in plan if k not in _NOT_COMPARED and other[k] != plans[0][k]})
+    if differ:
+        raise OptionError(
+            "The processes were given different trainings.",
+            why=f"Different: {', '.join(differ)}.",
+            hint="Give all machines the same data, settings and network.",
+        )
+    return plans[0]
+
+
+def _opened(
+    folder: Path, plan: dict[str, Any], config: TrainingConfig, resume: bool
+) -> tuple[dict[str, Any], bool]:  # fmt: skip
+    """The plan the folder was made for, after it was found to be this one; a new folder is made for it. Whether it is done.
 
     The precision is the recorded one: "auto" must not change on another machine half way.
     """
     path = folder / "plan.json"
     if path.exists() and resume:
-        found = files.read_json(path)
+        found, finished = files.read_json(path), run_folder.finished(folder)
         then = _as_of_now(found)
-        differ = sorted(k for k in plan if k not in _NOT_COMPARED and then.get(k) != plan[k])
+        only_read = ("parts",) if finished else ()
+        differ = sorted(k for k in plan if k not in (*_NOT_COMPARED, *only_read) and then.get(k) != plan[k])
         if differ:
             raise OptionError(
                 f"{folder} holds another training.",
@@ -210,14 +251,12 @@ def _opened(folder: Path, plan: dict[str, Any], config: TrainingConfig, resume: 
                 hint="Choose another folder, or start again with resume=False.",
                 path=folder,
             )
-        return _as_written(found, plan)
+        return _as_written(found, plan), finished
     if not resume:
-        (folder / "manifest.json").unlink(missing_ok=True)
-        checkpoint.remove(folder / "state")
-        (folder / "log.jsonl").unlink(missing_ok=True)
+        run_folder.forget(folder)
     config.to_yaml(folder / "config.yaml")
     files.write_json(path, plan)
-    return plan
+    return plan, run_folder.finished(folder)
 
 
 _NOT_COMPARED = ("precision", "notes")  # what the first machine chose; what follows from the rest
@@ -228,7 +267,7 @@ def _as_of_now(found: Any) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         return {}
     try:
-        return {**found, "config": TrainingConfig(**found["config"]).decides()}
+        return {"parts": 1, **found, "config": TrainingConfig(**found["config"]).decides()}
     except OptionError:
         return found
 
@@ -243,6 +282,8 @@ def _difference(differ: list[str], found: dict[str, Any], plan: dict[str, Any]) 
     if differ == ["config"]:
         old, new = found["config"], plan["config"]
         return "; ".join(f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in new if old.get(k) != new.get(k)) + "."
+    if differ == ["parts"]:
+        return f"Its batch statistics are those of {found['parts']} parts of each batch, one per process, now {plan['parts']}."
     return f"Different: {', '.join(differ)}."
 
 
@@ -255,12 +296,13 @@ def _session(
     plan: dict[str, Any],
     folder: Path | None,
     device: torch.device,
+    ranks: Ranks,
 ) -> Session:
     for _, module in frozen(model, config.freeze):
         module.requires_grad_(False)
     optimiser = optimiser_of(model, config)
-    fabric = _fabric(device, plan["precision"])
-    forward, wrapped = fabric.setup(torch.compile(model) if config.compile else model, optimiser)
+    fabric, joined = _fabric(device, plan["precision"]), ranks.joined(model)
+    forward, wrapped = fabric.setup(torch.compile(joined) if config.compile else joined, optimiser)
 
     def source(of: Dataset, masks: bool = False) -> Source:
         return Source(
@@ -270,12 +312,12 @@ def _session(
     return Session(
         model=model, forward=forward, optimiser=wrapped, backward=fabric.backward, config=config, task=task, source=source(data, config.penalty == "mask"), held=None if held is None else source(held),
         weights=tasks.weights_of(config.class_weights, task, data), plan=checkpoint.digest(plan), device=device, folder=folder,
-        chances=tasks.chances_of(task, data) if config.sampling == "balanced" else None, colours=colours_of(data),
+        chances=tasks.chances_of(task, data) if config.sampling == "balanced" else None, colours=colours_of(data), ranks=ranks, apart=getattr(joined, "no_sync", nullcontext) if ranks.count > 1 else nullcontext,
     )  # fmt: skip
 
 
 def _fabric(device: torch.device, precision: Precision) -> Any:
-    """Lightning Fabric on one device in this process."""
+    """Lightning Fabric for this process's device."""
     try:
         from lightning_fabric import Fabric
     except ImportError as error:
@@ -290,8 +332,10 @@ def _fabric(device: torch.device, precision: Precision) -> Any:
 
 
 def _device(config: TrainingConfig) -> torch.device:
+    if config.device in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
     if config.device == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(config.device)
     except RuntimeError as error:
@@ -304,7 +348,7 @@ def _device(config: TrainingConfig) -> torch.device:
             why=f"{torch.cuda.device_count()} CUDA devices were found.",
             hint="Use device='auto' or 'cpu'.",
         )
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return device
 
 
 def _precision(config: TrainingConfig, device: torch.device, dtype: torch.dtype) -> Precision:
@@ -368,4 +412,4 @@ def _write(run: Run, folder: Path, shape: tuple[int, ...]) -> None:
     run_folder.write_manifest(folder, {"seed": run.config.seed, **run.facts()})
 
 
-__all__ = ["Run", "TrainingInterrupted", "train"]
+__all__ = ["Run", "TrainingInterrupted", "held_out_split", "train"]

@@ -19,6 +19,7 @@ from pellucid.record import RESAMPLES, Interval, bootstrap
 from pellucid.sample import Dataset
 from pellucid.training import task as tasks
 from pellucid.training.data import Batch, Source, first_sample, in_turn
+from pellucid.training.ranks import Ranks
 from pellucid.training.task import Task
 
 Array = NDArray[Any]
@@ -116,9 +117,18 @@ def predict(
         return collect(lambda batch: model(batch.inputs(device, dtype)), source, known)
 
 
-def collect(forward: Callable[[Batch], Any], source: Source, task: Task) -> Predictions:
-    """Predictions over everything the source holds; `forward` gives the network's output for a batch."""
-    batches = list(_forwarded(forward, source.batches(in_turn(len(source.dataset), source.batch_size))))
+def collect(forward: Callable[[Batch], Any], source: Source, task: Task, ranks: Ranks | None = None) -> Predictions:
+    """Predictions over everything the source holds; `forward` gives the network's output for a batch.
+
+    ranks: processes that take some of the batches each, and all get the predictions of all.
+    """
+    ranks = ranks or Ranks()
+    order = in_turn(len(source.dataset), source.batch_size)
+    mine = source.batches([order[i] for i in ranks.share(order)])
+    told = ranks.together(lambda: (list(_forwarded(forward, mine)), source.news()))
+    for _, skipped in told:
+        source.hear(skipped)
+    batches = [found for part, _ in told for found in part]
     if not batches:
         raise BadInput("No sample of the data set can be used.", hint="Check the files and labels.")
     return Predictions(

@@ -17,6 +17,7 @@ from typing import Any
 from pellucid import __version__, files
 from pellucid.errors import IntegrityError, ResourceError
 from pellucid.models import storage
+from pellucid.training import checkpoint
 
 KIND = "run"
 _PACKAGES = ("torch", "numpy", "lightning-fabric", "safetensors")
@@ -95,6 +96,14 @@ def refresh_manifest(folder: str | Path) -> Path:
     return storage.write_manifest(folder, contents(Path(folder)), **facts)
 
 
+def forget(folder: str | Path) -> None:
+    """Remove what a training would go on from, so that the next one starts from the beginning."""
+    folder = Path(folder)
+    for name in ("manifest.json", "log.jsonl"):
+        files.remove(folder / name)
+    checkpoint.remove(folder / "state")
+
+
 def finished(folder: str | Path) -> bool:
     """Whether the folder holds a run that came to its end. A model saved there without a run does not count."""
     return (Path(folder) / "manifest.json").exists() and storage.read_manifest(folder).get("kind") == KIND
@@ -145,4 +154,4 @@ def commit() -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-__all__ = ["check", "claimed", "contents", "finished", "log", "refresh_manifest", "write_manifest"]
+__all__ = ["check", "claimed", "contents", "finished", "forget", "log", "refresh_manifest", "write_manifest"]

@@ -2,6 +2,9 @@
 
 Order, augmentation and dropout of every step depend on (seed, epoch, step) alone, so that a training taken up at any
 step makes the same draws as one that was never stopped.
+
+Several processes take a share of every batch each. Loss and penalty are means over the whole batch and gradients are
+added up over the processes, so they take the steps that one process would take.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -35,6 +39,7 @@ from pellucid.training.config import TrainingConfig
 from pellucid.training.data import Batch, Source, drawn, seed_of, shuffled
 from pellucid.training.metrics import collect, weights_dtype
 from pellucid.training.progress import Progress
+from pellucid.training.ranks import Ranks
 from pellucid.training.task import Task
 from pellucid.training.tracker import Tracker
 
@@ -42,7 +47,7 @@ _SUMS = 5  # images, loss, right answers, images under the penalty, penalty
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C came and the state was saved: `train` with the same arguments goes on from here.
+    """Ctrl-C (or SIGTERM) came and the state was saved: `train` with the same arguments goes on from here.
 
     folder: the run folder, None where none was given (then nothing is kept). epoch: epochs finished. step: batches
     finished of the one after them.
@@ -53,13 +58,28 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(f"Training was interrupted after {epoch} epochs and {step} batches; {kept}.")
         self.folder, self.epoch, self.step = folder, epoch, step
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder, self.epoch, self.step)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Of a batch or a part of it. mass, counted: what the means of loss and penalty are divided by. images: inputs."""
+
+    mass: float = 0.0
+    counted: int = 0
+    images: int = 0
+
+    def __add__(self, other: Extent) -> Extent:
+        return Extent(self.mass + other.mass, self.counted + other.counted, self.images + other.images)
+
 
 @dataclass
 class Session:
     """model: the copy in training. forward, optimiser, backward: as Fabric set them up. held: validation source.
 
     weights: per class, of the loss. chances: per sample, of being drawn (None: each once an epoch). colours: how the
-    inputs were normalised.
+    inputs were normalised. ranks: the processes. apart: a context in which gradients stay in this process.
     """
 
     model: nn.Module
@@ -76,6 +96,8 @@ class Session:
     folder: Path | None = None
     chances: Tensor | None = None
     colours: Colours | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    apart: Callable[[], AbstractContextManager[Any]] = nullcontext
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     epoch: int = 0
@@ -84,10 +106,16 @@ class Session:
     _tracker: Tracker = field(default_factory=lambda: Tracker("none", None))
     _sums: Tensor = field(default_factory=lambda: torch.zeros(_SUMS, dtype=torch.float64))
 
+    def begin(self) -> None:
+        """Go back to where a run in the folder was stopped, and note that."""
+        event = "resumed" if self.restore() else "started"
+        self._log(event, epoch=self.epoch, step=self.batch, device=str(self.device), processes=self.ranks.count)
+
     def run(self, bar: Progress) -> None:
         """All epochs that are left. Raises `TrainingInterrupted` after Ctrl-C, at the end of the step."""
         self._sums = self._sums.to(self.device)
-        with _interrupts() as interrupted, Tracker(self.config.track, self.folder) as self._tracker:
+        tracked = self.folder if self.ranks.first else None
+        with _interrupts() as interrupted, Tracker(self.config.track, tracked) as self._tracker:
             while self.epoch < self.config.epochs and not self.stopped:
                 self._run_epoch(bar, interrupted)
 
@@ -95,12 +123,16 @@ class Session:
         started, cpu = time.monotonic(), time.process_time()
         order = self._order(self.epoch)
         training_mode(self.model, self.config.freeze)
-        for batch in self.source.batches(order[self.batch :]):
-            if batch is not None:
-                self._step(batch, self.epoch * len(order) + self.batch, self.config.epochs * len(order))
-                bar.advance(len(batch))
+        left = order[self.batch :]
+        batches = self.source.batches([[indices[i] for i in self.ranks.share(indices)] for indices in left])
+        for indices in left:
+            step = self.epoch * len(order) + self.batch
+            batch, whole = self._read(batches, indices, step)
+            if whole.images:
+                self._step(batch, whole, indices, step, self.config.epochs * len(order))
+                bar.advance(whole.images)
             self.batch += 1
-            if interrupted():
+            if self.ranks.any(interrupted()):
                 self._interrupt(bar)
             if self.config.save_every_steps and self.batch % self.config.save_every_steps == 0:
                 self.save()
@@ -120,52 +152,95 @@ class Session:
             return drawn(self.chances, self.config.batch_size, self.config.seed, epoch)
         return shuffled(len(self.source.dataset), self.config.batch_size, self.config.seed, epoch)
 
-    def _step(self, batch: Batch, step: int, total: int) -> None:
+    def _read(self, batches: Iterator[Batch | None], indices: list[int], step: int) -> tuple[Batch | None, Extent]:
+        """This process's share of the batch of these samples, None where there is none; and the extent of it all."""
+        batch: Batch | None = None
+
+        def read() -> tuple[Extent, dict[str, str]]:
+            nonlocal batch
+            batch = next(batches)
+            if batch is not None:
+                batch = self._augmented(batch, step, self.ranks.share(indices).start, len(indices))
+            return self._extent(batch), self.source.news()
+
+        told = self.ranks.together(read)
+        for _, skipped in told:
+            self.source.hear(skipped)
+        return batch, sum((extent for extent, _ in told), Extent())
+
+    def _step(self, batch: Batch | None, whole: Extent, indices: list[int], step: int, total: int) -> None:
         config = self.config
         self._set_rates(step, total)
-        _seed_everything(seed_of("step", config.seed, step), self.device)
-        batch = self._augmented(batch, step)
+        _seed_everything(seed_of("step", config.seed, step, *self._beyond_first()), self.device)
         share = schedule.penalty_share(config, step, total)
-        whole = self._parts_in(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        for piece in batch.pieces(config.accumulate):
-            self._learn(piece, share * config.strength, share > 0, whole)
+        *others, last = [self._spare(indices)] if batch is None else batch.pieces(config.accumulate)
+        learn = self._idle if batch is None else partial(self._learn, strength=share * config.strength, whole=whole)
+        for piece in others:
+            with self.apart():
+                learn(piece, share > 0)
+        learn(last, share > 0)
         self.optimiser.step()
 
-    def _learn(self, piece: Batch, strength: float, penalised: bool, whole: tuple[float, int, int]) -> None:
+    def _beyond_first(self) -> tuple[int, ...]:
+        """What keeps the dropout of other processes apart from that of the first, which draws like one alone."""
+        return () if self.ranks.first else (self.ranks.rank,)
+
+    def _learn(self, piece: Batch, penalised: bool, *, strength: float, whole: Extent) -> None:
         """The gradients of one piece of a batch, whose loss and penalty are means over the whole batch."""
         config = self.config
-        x = piece.inputs(self.device, weights_dtype(self.model))
-        labels = piece.labels.to(self.device)
-        output, maps = self.forward(x, return_evidence=True) if penalised else (self.forward(x), None)
-        loss = tasks.loss(
-            self.task, output, labels, self.weights, smoothing=config.label_smoothing, focusing=config.focal_gamma
-        )
-        penalty = loss.new_zeros(())
+        output, maps = self._forward(piece, penalised)
+        labels, own = piece.labels.to(self.device), self._extent(piece)
+        total = tasks.parts(output)[0].sum() * 0
+        if own.mass:
+            smoothing, focusing = config.label_smoothing, config.focal_gamma
+            loss = tasks.loss(self.task, output, labels, self.weights, smoothing=smoothing, focusing=focusing)
+            total = loss * (own.mass / whole.mass)
+        penalty = total.new_zeros(())
         if maps is not None:
             penalty = penalties.of_config(config, maps, labels, self._inside(piece, maps))
-        mass, counted, _ = self._parts_in(piece)
-        loss_share, penalty_share = mass / whole[0] if whole[0] else 1.0, counted / max(whole[1], 1)
-        total = loss * loss_share
-        self.backward(total + strength * penalty_share * penalty if penalised else total)
-        self._count(output, labels, total.detach().double() * whole[2], penalty.detach(), counted if penalised else 0)
+        penalty_share = own.counted / max(whole.counted, 1)
+        self._backward(total + strength * penalty_share * penalty if penalised else total)
+        counted = own.counted if penalised else 0
+        self._count(output, labels, total.detach().double() * whole.images, penalty.detach(), counted)
 
-    def _augmented(self, batch: Batch, step: int) -> Batch:
+    def _spare(self, indices: list[int]) -> Batch:
+        """A sample of the batch for a process that has none of its own."""
+        return next(batch for batch in self.source.batches([[i] for i in indices]) if batch is not None)
+
+    def _idle(self, spare: Batch, penalised: bool) -> None:
+        """A pass that counts nothing: the gradients of the other processes wait for those of this one."""
+        output, maps = self._forward(spare, penalised)
+        logits, auxiliary = tasks.parts(output)
+        parts = [logits, *auxiliary] + ([] if maps is None else [maps])
+        self._backward(torch.stack([part.sum() for part in parts]).sum() * 0)
+
+    def _forward(self, batch: Batch, penalised: bool) -> tuple[Any, Tensor | None]:
+        x = batch.inputs(self.device, weights_dtype(self.model))
+        return self.forward(x, return_evidence=True) if penalised else (self.forward(x), None)
+
+    def _backward(self, total: Tensor) -> None:
+        self.backward(total * self.ranks.count)  # gradients are averaged over the processes, and are to be added up
+
+    def _augmented(self, batch: Batch, step: int, start: int, size: int) -> Batch:
+        """The share from the place `start` on of a batch of that size, each input changed by its own chance."""
         config = self.config
         if not config.augment:
             return batch
         chance = torch.Generator().manual_seed(seed_of("augment", config.seed, step))
         batch = batch.numbers() if on_numbers(config.augment) else batch
+        part = [start + place for place in batch.places], size
         stored, masks = augment(
-            batch.stored, config.augment, chance, masks=batch.masks, config=config, colours=self.colours
+            batch.stored, config.augment, chance, masks=batch.masks, config=config, colours=self.colours, part=part
         )
         return replace(batch, stored=stored, masks=masks)
 
-    def _parts_in(self, batch: Batch) -> tuple[float, int, int]:
-        """What the means of loss and penalty over these inputs are divided by; how many inputs there are."""
+    def _extent(self, batch: Batch | None) -> Extent:
+        if batch is None:
+            return Extent()
         exclusive = self.task == "multiclass"
         counted = penalties.counted(self.config, batch.labels, batch.masks, exclusive=exclusive)
-        return tasks.mass(self.task, batch.labels, self.weights), counted, len(batch)
+        return Extent(tasks.mass(self.task, batch.labels, self.weights), counted, len(batch))
 
     def _inside(self, piece: Batch, maps: Tensor) -> Tensor | None:
         """The cells that hold some of the masks."""
@@ -193,7 +268,7 @@ class Session:
         self._sums += torch.stack([parts.new_tensor(images), parts[0], parts[1], parts.new_tensor(under), parts[2]])
 
     def _close_epoch(self, batches: int) -> dict[str, Any]:
-        images, loss, right, under, penalty = self._sums.tolist()
+        images, loss, right, under, penalty = self.ranks.total(self._sums.tolist())
         if not isfinite(loss) or not isfinite(penalty):
             raise OptionError(
                 f"The loss is not a number after epoch {self.epoch + 1}.",
@@ -227,16 +302,16 @@ class Session:
         self._judge(row)
         self.epoch, self.batch, self._sums = self.epoch + 1, 0, torch.zeros_like(self._sums)
         self.save()
-        self._write_metrics()
+        if (folder := self.folder) is not None:
+            self.ranks.once(lambda: _write_metrics(folder, self.history))
         return row
 
     def _validate(self, held: Source) -> dict[str, float | None]:
         _seed_everything(seed_of("validation", self.config.seed, self.epoch), self.device)
+        self.ranks.even_out(self.model)
         self.model.eval()
         with torch.no_grad():
-            scores = collect(
-                lambda batch: self.forward(batch.inputs(self.device, weights_dtype(self.model))), held, self.task
-            ).scores()
+            scores = collect(lambda batch: self._forward(batch, False)[0], held, self.task, self.ranks).scores()
         return {f"val_{name}": value if isfinite(value) else None for name, value in scores.items()}
 
     def _judge(self, row: Mapping[str, Any]) -> None:
@@ -265,15 +340,21 @@ class Session:
         """Write the state, where there is a folder."""
         if self.folder is None:
             return
-        state = {
-            "plan": self.plan, "epoch": self.epoch, "batch": self.batch, "stopped": self.stopped, "sums": self._sums.tolist(), "history": self.history, "best": self.best,
+        place, sums = self.folder / "state", self.ranks.total(self._sums.tolist())
+        self.ranks.once(lambda: str(checkpoint.save(place, self._state(sums))))
+
+    def _state(self, sums: list[float]) -> dict[str, Any]:
+        return {
+            "plan": self.plan, "epoch": self.epoch, "batch": self.batch, "stopped": self.stopped, "sums": sums, "history": self.history, "best": self.best,
             "skipped": self.source.skipped, "held_skipped": self.held.skipped if self.held else {}, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
         }  # fmt: skip
-        checkpoint.save(self.folder / "state", state)
 
     def restore(self) -> bool:
         """Go back to the latest whole state of the folder. False where there is none."""
-        state = None if self.folder is None else checkpoint.load(self.folder / "state")
+        if self.folder is None:
+            return False
+        place = self.folder / "state"
+        state = self.ranks.once(lambda: checkpoint.load(place))
         if state is None:
             return False
         if state["plan"] != self.plan:
@@ -287,7 +368,8 @@ class Session:
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.batch, self.stopped = state["epoch"], state["batch"], state["stopped"]
         self.history, self.best = state["history"], state["best"]
-        self._sums = torch.tensor(state["sums"], dtype=torch.float64)
+        if self.ranks.first:
+            self._sums = torch.tensor(state["sums"], dtype=torch.float64)
         self.source.skipped.update(state["skipped"])
         if self.held is not None:
             self.held.skipped.update(state["held_skipped"])
@@ -300,21 +382,20 @@ class Session:
         bar.say(str(stop))
         raise stop
 
-    def _write_metrics(self) -> None:
-        if self.folder is None:
-            return
-        files.write_text(
-            self.folder / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.history)
-        )
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, list(self.history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
-        files.write_text(self.folder / "metrics.csv", stream.getvalue())
-
     def _log(self, event: str, **facts: Any) -> None:
-        if self.folder is not None:
-            run_folder.log(self.folder, event, **facts)
+        folder = self.folder
+        if folder is not None:
+            self.ranks.once(lambda: run_folder.log(folder, event, **facts))
+
+
+def _write_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    rows = "".join(json.dumps(row, allow_nan=False) + "\n" for row in history)
+    files.write_text(folder / "metrics.jsonl", rows)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    files.write_text(folder / "metrics.csv", stream.getvalue())
 
 
 def optimiser_of(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -385,7 +466,7 @@ def _seed_everything(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Tell of Ctrl-C instead of raising it in the middle of a step; a second one raises at once."""
+    """Tell of Ctrl-C, or SIGTERM, instead of raising it in the middle of a step; a second one raises at once."""
     told = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield told.is_set
@@ -396,11 +477,12 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         told.set()
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield told.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 __all__ = ["Session", "TrainingInterrupted", "frozen", "heads", "optimiser_of", "training_mode"]

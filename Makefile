@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check lock bench zoo docs e2e clean
+.PHONY: setup demo serve test check lock bench zoo docs e2e clean
 
 # $(1): name of the locked set under requirements/
 define install
@@ -26,11 +26,16 @@ demo:  ## black box and SoftCAM on LesionLab, trained, explained, scored, report
 	$(call install,demo)
 	$(BIN)/pellucid demo
 
+serve:  ## the demo's networks in the browser, at http://127.0.0.1:8000
+	$(call install,test)
+	@test -f runs/demo/report.html || $(BIN)/pellucid demo
+	$(BIN)/pellucid serve runs/demo --data lesionlab:fundus
+
 test:  ## the tests, without the long studies, in two processes
 	$(call install,test)
 	$(BIN)/python -m pytest -n 2
 
-e2e:  ## the report in a real browser (needs Chromium)
+e2e:  ## report and page in a real browser (needs Chromium)
 	$(call install,test)
 	$(BIN)/python -m pytest -m e2e
 

@@ -24,13 +24,13 @@ from pydicom.dataset import Dataset as Attributes  # noqa: E402
 
 REAL = Path(pydicom.__file__).parent / "data" / "test_files"
 # Those whose pictures need a decoder that is no package of the test set, and those that are broken on purpose.
-NEED_MORE = {"GDCMJ2K_TextGBR", "JPGExtended", "SC_rgb_jpeg_gdcm"}
+NEED_MORE = {"GDCMJ2K_TextGBR": "openjpeg", "JPGExtended": "libjpeg", "SC_rgb_jpeg_gdcm": "libjpeg"}
 BROKEN = {"JPEG-lossy", "JPEG2000-embedded-sequence-delimiter", "MR_truncated", "badVR", "no_meta"}
 PICTURES = sorted(
     p.stem
     for start in ("693", "CT", "ExplVR_BigEnd", "J2K", "JPEG2", "JPEGLS", "MR", "SC", "examples", "image", "liver", "rtdose")
     for p in REAL.glob(f"{start}*.dcm")
-    if p.stem not in NEED_MORE | BROKEN and "NoMeta" not in p.stem
+    if p.stem not in {*NEED_MORE, *BROKEN} and "NoMeta" not in p.stem
 )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def test_what_has_no_picture_or_a_broken_one(name: str, match: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(NEED_MORE))
 def test_a_missing_decoder_is_named(name: str) -> None:
-    if util.find_spec("libjpeg") and util.find_spec("openjpeg"):
+    if util.find_spec(NEED_MORE[name]):
         assert np.array_equal(read_frame(REAL / f"{name}.dcm")[1], by_pydicom(REAL / f"{name}.dcm")[1])
         return
     with pytest.raises(BadInput, match="decode") as caught:
@@ -283,6 +283,20 @@ def test_damaged_files_give_finite_pixels_or_bad_input(count: int, tmp_path: Pat
         assert time.process_time() - before < 2
     assert min(ended.values()) > count // 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 1 << 20  # KiB
+
+
+class PanicException(BaseException):
+    """What PyO3 raises where Rust panics: no `Exception`."""
+
+
+@pytest.mark.parametrize(("raised", "told"), [(PanicException, BadInput), (KeyboardInterrupt, KeyboardInterrupt)])
+def test_a_decoder_that_panics(raised: type[BaseException], told: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise raised("index out of bounds")
+
+    monkeypatch.setattr(pydicom.pixels, "pixel_array", stop)
+    with pytest.raises(told, match="could not be decoded" if told is BadInput else "out of bounds"):
+        read_frame(dicom_file(tmp_path / "a.dcm", np.zeros((4, 4), np.uint16)))
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path: Path) -> None:

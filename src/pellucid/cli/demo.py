@@ -15,7 +15,12 @@ HELP = (
     "Everything once, on synthetic images. "
     "Trains a black box and its SoftCAM, scores every explanation, and writes a report."
 )
-EXAMPLES = ("pellucid demo", "pellucid demo --tiny", "pellucid demo --out runs/second --seed 1")
+EXAMPLES = (
+    "pellucid demo",
+    "pellucid demo --tiny",
+    "pellucid demo --serve",
+    "pellucid demo --out runs/second --seed 1",
+)
 
 
 def run(
@@ -23,6 +28,7 @@ def run(
     tiny: Annotated[
         bool, typer.Option("--tiny", help="A minute's check of the installation; it learns nothing worth reading.")
     ] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Open the networks in the browser afterwards.")] = False,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Trainings at a time.")] = 2,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -53,3 +59,7 @@ def run(
             f"letter at rho {shortcut.rho:.1f}: showing it changes the log-odds by {shortcut.effect.change}; evidence in its zone, with against without it: {shortcut.effect.contrast}"
         )
     print(f"\nOpen {out / 'report.html'}")
+    if serve:
+        from pellucid.cli.serve import run as run_service
+
+        run_service([str(out)], data="lesionlab:fundus", quiet=quiet)

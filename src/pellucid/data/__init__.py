@@ -68,7 +68,7 @@ READERS: Mapping[str, ReaderRow] = {
     "lesionlab": ReaderRow(
         "pellucid.data.lesionlab:lesionlab",
         "Synthetic images with exact lesion masks and counterfactuals.",
-        sources="lesionlab:fundus",
+        sources="lesionlab:fundus, lesionlab:oct or lesionlab:xray",
         settings=("pellucid.data.lesionlab:LesionLab", "pellucid.data.lesionlab:Knobs"),
     ),
     "medmnist": ReaderRow(

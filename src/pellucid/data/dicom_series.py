@@ -103,7 +103,7 @@ class SeriesSet:
             group=one.group,
             meta={
                 "path": str(one.slices[0].path), "file_size": tuple(reversed(values.shape)), "spacing": spacing, "axes": "slices, rows, columns",
-                "affine": grid.affine(affine).tolist(), "slices": [str(s.path) for s in one.slices], **first.told(),
+                "affine": grid.affine(affine).tolist(), "slices": [str(s.path) for s in one.slices], "placed": grid.told(), **first.told(),
             },
         )  # fmt: skip
 

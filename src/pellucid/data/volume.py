@@ -146,6 +146,10 @@ class Grid:
         out[tuple(here)] = values[tuple(there)]
         return out
 
+    def told(self) -> dict[str, tuple[int, ...]]:
+        """What is kept with a sample, so that results can be written back; as (x, y, z)."""
+        return {"scaled": self.scaled[::-1], "corner": self.corner[::-1], "size": self.size[::-1]}
+
     def affine(self, file: Float[Array, "4 4"]) -> Float[Array, "4 4"]:
         """The place in the patient (mm) of the input's voxels, from that of the file's."""
         step = np.array(self.file) / np.array(self.scaled)

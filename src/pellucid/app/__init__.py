@@ -1,0 +1,1 @@
+"""The REST service and the page in front of it."""

@@ -10,6 +10,7 @@ import ast
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pellucid as pl
 from pellucid.cli import VERBS
+from pellucid.data.lesionlab import PRESETS, Knobs
 from pellucid.errors import LayerError
 
 HERE = Path(__file__).parent
@@ -104,13 +106,26 @@ def reference() -> str:
     settings = table(
         ("setting", "default"), [(f"`{n}`", f"`{f.default!r}`") for n, f in pl.TrainingConfig.model_fields.items()]
     )
+    knobs = table(
+        ("knob", *PRESETS, "what it turns", "what it tests"),
+        [
+            (
+                f"`{f.name}`",
+                *(f"`{getattr(p, f.name)!r}`" for p in PRESETS.values()),
+                f.metadata["about"],
+                f.metadata["tests"],
+            )
+            for f in fields(Knobs)
+        ],
+    )
     commands = table(("command", "what it does"), [(f"`pellucid {m.NAME}`", m.HELP) for m in VERBS])
     return "\n\n".join([
         "# Reference", "Generated from the registries by `make docs`; do not edit.",
         "## Methods (`pl.METHODS`)", methods, "Methods of other libraries, by their names there, with their options there:", adapters,
         "## Views (`pl.VIEWS`)", "Of the network itself; how to use them: [looking inside](look.md).", views,
         "## Metrics (`pl.METRICS`)", metrics, "## Summaries (`pl.SUMMARIES`)", summaries, "## Penalties (`pl.PENALTIES`)", "A is the evidence of a batch, (batch, classes, *grid).", penalties,
-        "## Readers (`pl.READERS`)", readers, "## Training settings (`pl.TrainingConfig`)", settings, "## Commands", commands,
+        "## Readers (`pl.READERS`)", readers, "## LesionLab's knobs", "By preset; what they draw: [LesionLab](lesionlab.md).", knobs,
+        "## Training settings (`pl.TrainingConfig`)", settings, "## Commands", commands,
     ]) + "\n"  # fmt: skip
 
 

@@ -43,7 +43,9 @@ _PUBLIC = {
     "against_null": "pellucid.null",
     "before_suppression": "pellucid.models.detection",
     "convert": "pellucid.models.convert",
+    "describe": "pellucid.hybrids.descriptors",
     "distil": "pellucid.training.distil",
+    "erase_regions": "pellucid.erasing",
     "evaluate": "pellucid.evaluation",
     "explain": "pellucid.api",
     "export": "pellucid.models.export",
@@ -51,9 +53,10 @@ _PUBLIC = {
     "load": "pellucid.models.storage",
     "multi_scale": "pellucid.models.multi_scale",
     "open_data": "pellucid.data",
-    "region_effect": "pellucid.region_effect",
+    "region_effect": "pellucid.exchange",
     "report": "pellucid.reports",
     "train": "pellucid.training.loop",
+    "uncertainty": "pellucid.stability",
     "with_pooling": "pellucid.models.multi_scale",
 }
 
@@ -92,7 +95,9 @@ __all__ = [
     "against_null",
     "before_suppression",
     "convert",
+    "describe",
     "distil",
+    "erase_regions",
     "evaluate",
     "explain",
     "export",
@@ -103,12 +108,14 @@ __all__ = [
     "region_effect",
     "report",
     "train",
+    "uncertainty",
     "with_pooling",
 ]
 
 if TYPE_CHECKING:
     from pellucid.api import explain
     from pellucid.data import READERS, open_data
+    from pellucid.erasing import erase_regions
     from pellucid.errors import (
         AuditFailed,
         BadInput,
@@ -121,7 +128,9 @@ if TYPE_CHECKING:
         TargetError,
     )
     from pellucid.evaluation import evaluate
+    from pellucid.exchange import region_effect
     from pellucid.explanation import Explanation
+    from pellucid.hybrids.descriptors import describe
     from pellucid.methods import METHODS
     from pellucid.metrics import METRICS, SUMMARIES
     from pellucid.models.convert import convert
@@ -133,9 +142,9 @@ if TYPE_CHECKING:
     from pellucid.models.storage import load
     from pellucid.null import against_null
     from pellucid.record import Table
-    from pellucid.region_effect import region_effect
     from pellucid.reports import report
     from pellucid.sample import Sample
+    from pellucid.stability import uncertainty
     from pellucid.targets import (
         BoxTarget,
         ClassTarget,
@@ -159,7 +168,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pellucid' has no attribute '{name}'")
     value = getattr(import_module(_PUBLIC[name]), name)
-    globals()[name] = value  # also keeps a sub-module of the same name from hiding the verb
+    globals()[name] = value
     return value
 
 

@@ -12,10 +12,28 @@ from typing import Annotated
 import typer
 
 from pellucid import __version__
-from pellucid.cli import convert, demo, doctor, evaluate, explain, export, inspect, look, report, train, verify
+from pellucid.cli import (
+    audit,
+    benchmark,
+    convert,
+    demo,
+    describe,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    look,
+    report,
+    serve,
+    train,
+    verify,
+)
 from pellucid.cli.failure import exit_code
 
-VERBS = (doctor, inspect, convert, train, explain, look, evaluate, report, export, verify, demo)
+VERBS = (
+    doctor, inspect, convert, train, explain, look, evaluate, audit, describe, report, serve, export, verify, demo, benchmark,
+)  # fmt: skip
 EXAMPLES = (
     "pellucid doctor",
     "pellucid demo",

@@ -164,7 +164,9 @@ def _decoded(stream: _Bounded, frame: Frame, path: str | Path) -> Array:
     try:
         values: Array = pydicom.pixels.pixel_array(source, index=frame.index)
         return values
-    except RuntimeError as error:
+    except BaseException as error:
+        if not isinstance(error, RuntimeError) and type(error).__name__ != "PanicException":
+            raise  # the latter is what decoders written in Rust stop with: no `Exception`
         raise BadInput(
             f"{path} could not be decoded.",
             why=f"{syntax.name}: {' '.join(str(error).split())[:200]}",

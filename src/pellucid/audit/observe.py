@@ -9,7 +9,7 @@ Three ways to change a zone, each with the same question: how far does what is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
@@ -23,9 +23,9 @@ from pellucid.api import explain, logits_of
 from pellucid.audit.decisions import decided
 from pellucid.audit.zones import Zone
 from pellucid.call import Call, has_evidence, weights_device
-from pellucid.errors import BadInput, OptionError
+from pellucid.errors import OptionError
 from pellucid.metrics.imputation import impute
-from pellucid.sample import Dataset, Sample, collate
+from pellucid.sample import Dataset, Sample, collate, readable
 
 ROUNDS = 3  # strangers that each zone is put into
 LARGEST = 0.5  # share of the input; in a larger zone nothing is imputed, since too little is left to do it from
@@ -137,7 +137,9 @@ def observe(
     order = torch.randperm(len(part.dataset), generator=torch.Generator().manual_seed(question.seed)).tolist()
     found: list[Reading] = []
     for rows in _batches(order, question.batch_size):
-        samples = dict(_read(part.dataset, rows, skipped if skipped is not None else {}))
+        samples = dict(readable(part.dataset, rows, skipped if skipped is not None else {}))
+        for sample in samples.values():
+            _check_has_class(sample)
         if samples:
             found += _observed(part, question, list(samples), list(samples.values()))
         if tick is not None:
@@ -169,20 +171,13 @@ def _batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return batches
 
 
-def _read(dataset: Dataset, rows: Sequence[int], skipped: dict[str, str]) -> Iterator[tuple[int, Sample]]:
-    for index in rows:
-        try:
-            sample = dataset[index]
-        except BadInput as error:
-            skipped[dataset.facts(index).name] = error.message
-            continue
-        if not isinstance(sample.label, int):
-            raise OptionError(
-                f"Sample '{sample.name}' has no class.",
-                why="An audit compares answers with the truth.",
-                hint="Give labelled data.",
-            )
-        yield index, sample
+def _check_has_class(sample: Sample) -> None:
+    if not isinstance(sample.label, int):
+        raise OptionError(
+            f"Sample '{sample.name}' has no class.",
+            why="An audit compares answers with the truth.",
+            hint="Give labelled data.",
+        )
 
 
 def _observed(part: Part, question: Question, rows: Sequence[int], samples: Sequence[Sample]) -> list[Reading]:

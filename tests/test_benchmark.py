@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -66,39 +63,6 @@ def test_what_is_written(folder: Path) -> None:
     lines = (folder / "scores.csv").read_text().splitlines()
     assert lines[0].startswith("kind,study,network,seed,method")
     assert {line.split(",")[1] for line in lines[1:]} >= {"factorial", "own-cells", "blank", "letters", "gauges"}
-
-
-NAPPING = """
-import os, sys, time
-from pathlib import Path
-from pellucid.benchmark.running import _work
-
-def nap(name):
-    Path(sys.argv[1], name).write_text(str(os.getpid()))
-    time.sleep(120)
-
-if __name__ == "__main__":
-    _work([(nap, ("a",)), (nap, ("b",))], 2, lambda: None)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc to see processes")
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
-    script, names = tmp_path / "napping.py", (tmp_path / "a", tmp_path / "b")
-    script.write_text(NAPPING)
-    parent = subprocess.Popen([sys.executable, script, tmp_path])
-    wait_until(lambda: all(name.exists() and name.read_text() for name in names))
-    parent.kill()
-    parent.wait()
-    wait_until(lambda: not any(Path("/proc", name.read_text()).exists() for name in names))
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_another_plan_is_refused(folder: Path) -> None:

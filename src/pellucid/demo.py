@@ -8,9 +8,7 @@ retina. Each is trained several times, since one network picks up some small eff
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -23,6 +21,7 @@ from pellucid.errors import OptionError
 from pellucid.record import Interval, Table
 from pellucid.reporting.report import Shortcut as ShortcutBlock
 from pellucid.reporting.report import ShortcutRow
+from pellucid.workers import Job, work
 
 Say = Callable[[str], None]
 
@@ -129,15 +128,9 @@ def _same_plan(folder: Path, plan: Plan) -> None:
 
 def _train_all(folder: Path, plan: Plan, processes: int) -> None:
     """The longest job first; one thread each, so that runs repeat."""
-    jobs: list[tuple[Callable[..., None], tuple[Any, ...]]] = [(_train_plain, (folder, plan))]
+    jobs: list[Job] = [(_train_plain, (folder, plan))]
     jobs += [(_train_lettered, (folder, plan, rho, k)) for rho in RHOS for k in range(plan.trainings)]
-    if processes < 2:
-        for job, arguments in jobs:
-            job(*arguments)
-        return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for running in [pool.submit(job, *arguments) for job, arguments in jobs]:
-            running.result()
+    work(jobs, processes)
 
 
 def _train_plain(folder: Path, plan: Plan) -> None:

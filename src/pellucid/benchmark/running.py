@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from pellucid import __version__, files
 from pellucid.benchmark import networks, output, results
@@ -18,9 +13,9 @@ from pellucid.benchmark.scoring import LADDER, REPEATED, STUDIES, Unit
 from pellucid.errors import OptionError
 from pellucid.models import storage
 from pellucid.record import Table, join
+from pellucid.workers import Job, work
 
 Progress = Callable[[int, int], None]
-Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def run(
@@ -43,7 +38,7 @@ def run(
             progress(done, total)
 
     for jobs in steps:
-        _work(jobs, processes, tick)
+        work(jobs, processes, tick)
     tables = _tables(out, plan)
     found = results.judged(plan, tables)
     storage.write_manifest(out, output.write(out, found, tables), kind="benchmark")
@@ -94,43 +89,6 @@ def _steps(out: Path, plan: Plan, device: str) -> Iterator[Sequence[Job]]:
 
 def _scored(unit: Unit, study: str) -> None:
     STUDIES[study](unit)
-
-
-def _work(jobs: Sequence[Job], processes: int, tick: Callable[[], None]) -> None:
-    if processes < 2 or len(jobs) < 2:
-        for function, arguments in jobs:
-            _alone(function, arguments)
-            tick()
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent) as pool:
-        for running in [pool.submit(_alone, *job) for job in jobs]:
-            running.result()
-            tick()
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would go on with its job while the next run starts the same one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _alone(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """On one thread: small networks are many times slower on two, and runs repeat."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        function(*arguments)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _tables(out: Path, plan: Plan) -> dict[str, dict[str, Table]]:

@@ -199,15 +199,15 @@ def work(cell: Cell, out: Path, limit: int | None, costly: bool) -> None:
         if torch.cuda.is_available():
             model.cuda()
         whole, count = cell.variant == PLAIN, len(part.test)
-        first = count if limit is None else min(limit, count)
-        scored = part.test if first == count else Subset(part.test, tuple(range(first)))
+        few = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
+        scored = part.test if len(few) == count else Subset(part.test, tuple(few))
         found = pl.evaluate(
             {cell.variant: model}, scored, methods=(*METHODS, *COSTLY) if whole and costly else METHODS if whole else ("evidence",),
             metrics=[m for m in MEASURED if m in METRICS], options=OPTIONS, controls=None if whole else ["random_map"], seed=cell.seed, fold=k, batch_size=8,
             folder=folder / f"scores-{k}",
         )  # fmt: skip
-        if first < count:  # the others are predicted
-            rest = Subset(part.test, tuple(range(first, count)))
+        if len(few) < count:  # the others are predicted
+            rest = Subset(part.test, tuple(sorted(set(range(count)) - set(few))))
             found = join([found, pl.evaluate({cell.variant: model}, rest, methods=(), controls=(), seed=cell.seed, fold=k)])  # fmt: skip
         tables.append(found)
         print(f"{cell.given}  {cell.variant}  seed {cell.seed}  fold {k}", flush=True)
@@ -295,7 +295,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--limit", type=int, help="explain and score that many test images only; all are predicted")
+    parser.add_argument(
+        "--limit", type=int, help="explain that many test images of a part, evenly spread; all are predicted"
+    )
     parser.add_argument("--costly", action="store_true", help="Score-CAM too: 1,280 passes an image")
     parser.add_argument("--tables", action="store_true", help="only make the tables of what is finished")
     asked = parser.parse_args(given)

@@ -243,18 +243,18 @@ def performance(found: Mapping[str, Table]) -> list[str]:
 def explanations(found: Mapping[str, Table]) -> list[str]:
     """The evidence of every variant, and the methods and controls on the network without a penalty; all else is in scores.json."""
     rows: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    groups: dict[str, int] = {}
+    counts: dict[tuple[str, str], set[int]] = defaultdict(set)
     for table in found.values():
         for row in table.summary():
             column = f"{row.metric} {row.part}".strip()
             if row.interval.n and column in SHOWN:
                 rows[row.model, row.method][column] = str(row.interval)
-                groups[column] = max(row.interval.n, groups.get(column, 0))
-    shown = [c for c in SHOWN if c in groups]
-    heads = (f"{SHOWN[c]}; n {groups[c]}" for c in shown)
-    lines = [f"| network | map | {' | '.join(heads)} |", "|---" * (len(shown) + 2) + "|"]
+                counts[row.model, row.method].add(row.interval.n)
+    shown = [c for c in SHOWN if any(c in row for row in rows.values())]
+    lines = [f"| network | map | n | {' | '.join(SHOWN[c] for c in shown)} |", "|---" * (len(shown) + 3) + "|"]
     for (model, method), row in rows.items():
-        lines.append(f"| {model} | {method} | {' | '.join(row.get(c, '-') for c in shown)} |")
+        n = " and ".join(map(str, sorted(counts[model, method])))  # with a mask, and all
+        lines.append(f"| {model} | {method} | {n} | {' | '.join(row.get(c, '-') for c in shown)} |")
     return lines
 
 

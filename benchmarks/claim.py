@@ -38,6 +38,8 @@ from pellucid.training.probe import probe
 
 DATA = Path(os.environ.get("PELLUCID_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WEIGHTS = DATA / "weights" / "mobilenet_v2-b0353104.pth"
+PAGE = Path(__file__).parents[1] / "docs" / "study.md"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 PLAIN, PAPER = "no penalty", "the paper's penalty"
 MARGIN = 0.01  # of AUC, set before anything was trained
 PRIMARY = {"relevance_mass": "over_area", "effect_agreement": ""}  # localisation, and attribution against effect
@@ -282,7 +284,7 @@ def page(out: Path) -> str:
         found = {variant: join(list(tables.values())) for variant, tables in by_seed.items()}
         seeds = {variant: len(tables) for variant, tables in by_seed.items()}
         counted = ", ".join(f"{v} {n}" for v, n in seeds.items())
-        lines += [f"## {given}", "", f"Seeds: {counted}.", "", *performance(found), "", *explanations(found), ""]
+        lines += [f"### {given}", "", f"Seeds: {counted}.", "", *performance(found), "", *explanations(found), ""]
         for c in against_the_paper(found):
             lines.append(f"- {c.first}, {f'{c.metric} {c.part}'.strip()}: evidence minus that of {c.second} {c.difference}, corrected p {c.adjusted:.3g}")  # fmt: skip
         lines.append("")
@@ -300,6 +302,7 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--costly", action="store_true", help="Score-CAM too: 1,280 passes an image")
     parser.add_argument("--tables", action="store_true", help="only make the tables of what is finished")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/study.md")
     asked = parser.parse_args(given)
     if not WEIGHTS.exists():
         print(f"MobileNetV2's weights are not at {WEIGHTS}. Set PELLUCID_TEST_DATA.", file=sys.stderr)
@@ -311,6 +314,9 @@ def main(given: Sequence[str] | None = None) -> int:
                 work(Cell(name, variant, seed), asked.out, asked.limit, asked.costly)
     text = page(asked.out)
     files.write_text(asked.out / "tables.md", text)
+    if asked.write:
+        words = PAGE.read_text(encoding="utf-8")
+        files.write_text(PAGE, f"{words.split(BEGIN)[0]}{BEGIN}\n{text.strip()}\n{END}{words.split(END)[1]}")
     print(text)
     return 0
 

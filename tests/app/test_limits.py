@@ -23,6 +23,7 @@ from pellucid.app.service import Settings
 
 TOKEN = "a token that nobody guesses"
 SLOW = {"method": "rise", "options": '{"masks": 4000}'}  # seconds on these networks
+SOON = 5.0  # seconds: a busy machine keeps this; waiting for what must not be waited for takes longer
 
 
 def post(port: int, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
@@ -203,7 +204,7 @@ def test_a_client_that_goes_away_frees_its_slot(live: Live, photo: Path) -> None
     assert until(lambda: figure(port, "slots_taken") == 0)
     start = time.perf_counter()
     assert post(port, *form(photo.read_bytes()))[0] == 200
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < SOON
 
 
 def test_beyond_the_queue(live: Live, photo: Path) -> None:
@@ -225,7 +226,7 @@ def test_beyond_the_queue(live: Live, photo: Path) -> None:
     assert {status for status, _, _ in found} == {200, 503}
     assert sum(status == 200 for status, _, _ in found) >= 4
     refused = [(wait, seconds) for status, wait, seconds in found if status == 503]
-    assert all(wait is not None and 1 <= int(wait) <= 30 and seconds < 1 for wait, seconds in refused)
+    assert all(wait is not None and 1 <= int(wait) <= 30 and seconds < SOON for wait, seconds in refused)
     assert until(lambda: figure(port, "slots_taken") == 0)
 
 
@@ -268,7 +269,7 @@ def test_slow_clients_keep_nobody_waiting(live: Live, photo: Path) -> None:
             client.sendall(head if k % 2 else head + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 9999\r\n\r\n--x")  # fmt: skip
         status, _, seconds = get(port, "/healthz")
         assert status == 200
-        assert seconds < 1
+        assert seconds < SOON
         assert post(port, *form(photo.read_bytes()))[0] == 200
     finally:
         for client in slow:

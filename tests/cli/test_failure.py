@@ -269,7 +269,7 @@ def test_an_internal_error_leaves_a_log(
 
 
 def test_ctrl_c_tells_how_to_go_on(run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pellucid.api, "explain", lambda *a, **k: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(pellucid.api, "explain", lambda *a, **k: signal.raise_signal(signal.SIGINT))
     photo = pictures / "a b.png"
     shutil.copy(pictures / "p00.png", photo)
     ended = run("explain", photo, "--model", model, "--target", "pear")
@@ -285,7 +285,7 @@ def test_ctrl_c_in_training_keeps_what_is_done(run: Run, tmp_path: Path, monkeyp
         nonlocal steps
         steps += self.training
         if steps == 3 and self.training:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return self.head(self.features(x).flatten(2).mean(2))  # type: ignore[no-any-return]
 
     out = tmp_path / "r"

@@ -36,7 +36,7 @@ def test_no_help_loads_anything_heavy() -> None:
     seen, heavy, seconds = json.loads(ended.stderr)
     assert seen == dict.fromkeys(["", *verbs], 0)
     assert heavy == []
-    assert seconds < 3  # all nine together; alone each takes well under half a second of CPU
+    assert seconds < 6  # of CPU, all together; torch alone would take several
 
 
 def test_the_package_itself_loads_nothing_heavy() -> None:

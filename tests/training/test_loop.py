@@ -295,7 +295,7 @@ class Interrupting:
     def __getitem__(self, index: int) -> Sample:
         self.left -= 1
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         sample: Sample = self.data[index]
         return sample
 

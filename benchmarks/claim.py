@@ -283,8 +283,8 @@ def page(out: Path) -> str:
             continue
         found = {variant: join(list(tables.values())) for variant, tables in by_seed.items()}
         seeds = {variant: len(tables) for variant, tables in by_seed.items()}
-        counted = ", ".join(f"{v} {n}" for v, n in seeds.items())
-        lines += [f"### {given}", "", f"Seeds: {counted}.", "", *performance(found), "", *explanations(found), ""]
+        counted = "; ".join(f"{v}: {n}" for v, n in seeds.items())
+        lines += [f"### {given}", "", f"Trainings: {counted}.", "", *performance(found), "", *explanations(found), ""]
         for c in against_the_paper(found):
             lines.append(f"- {c.first}, {f'{c.metric} {c.part}'.strip()}: evidence minus that of {c.second} {c.difference}, corrected p {c.adjusted:.3g}")  # fmt: skip
         lines.append("")

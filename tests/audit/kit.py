@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.audit.observe import Reading, ZoneReading
-from pellucid.sample import Facts, Sample
+from pellucid.sample import Sample
 from pellucid.spatial import Geometry
 from reference.nets import Told
 
@@ -52,25 +51,6 @@ class Plain(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net(x)
         return logits
-
-
-@dataclass(frozen=True)
-class Held:
-    """Samples as a data set."""
-
-    samples: Sequence[Sample]
-    classes: tuple[str, ...] = ("absent", "present")
-    fingerprint: str = "held"
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-    def facts(self, index: int) -> Facts:
-        s = self.samples[index]
-        return Facts(s.name, s.label if isinstance(s.label, int) else None, s.group)
 
 
 def noise(seed: int, *, side: int = SIDE) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from audit.kit import Held, MeanNet, sample
+from audit.kit import MeanNet, sample
 from audit.test_tags import BRIGHT, anatomy, letter
 from pellucid.audit.drawings import find_drawings
 from pellucid.audit.likeness import look_at
 from pellucid.audit.observe import Part
 from pellucid.audit.zones import zone
 from pellucid.sample import Sample
+from reference.samples import Held
 
 
 def parts() -> list[Part]:

@@ -9,45 +9,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
+from audit.kit import WEIGHT, MeanNet
 from pellucid.audit.effects import Effect, effects, of_one_network, of_trainings
 from pellucid.errors import OptionError
 from pellucid.record import mean_interval
 from pellucid.sample import Facts, Sample
-from pellucid.spatial import Geometry
 from pellucid.targets import ClassTarget
-from reference.nets import Told
 
-WEIGHT, BIAS = torch.tensor([0.5, 2.0]), torch.tensor([0.1, -0.2])  # of the classes "absent" and "present"
 THING = 3.0  # what the thing adds to every pixel of its zone
-
-
-class MeanNet(nn.Module):
-    """logit_c = weight_c * mean(x) + bias_c, on a grid of cells of 2 x 2 pixels."""
-
-    task = "multiclass"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * x.mean((1, 2, 3))[:, None] * WEIGHT + BIAS
-
-    def evidence(self, x: Tensor) -> Told:
-        cells = nn.functional.avg_pool2d(x, 2)
-        maps = cells * WEIGHT.view(1, 2, 1, 1)
-        grid, size = tuple(cells.shape[2:]), tuple(x.shape[2:])
-        logits = self(x)
-        return Told(
-            logits,
-            logits,
-            maps,
-            BIAS,
-            cells[0, 0].numel(),
-            Geometry(grid, size, (0.5, 0.5), (2.0, 2.0), registered=True),
-        )
 
 
 def zone() -> Tensor:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from audit.kit import Held, noise, sample
+from audit.kit import noise, sample
 from pellucid.audit.likeness import alike, look_at
 from pellucid.errors import BadInput
 from pellucid.sample import Sample
+from reference.samples import Held
 
 
 def seen(inputs: list[torch.Tensor], start: int = 0, **more: object) -> list:  # type: ignore[type-arg]

@@ -11,11 +11,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 import pellucid as pl
-from audit.kit import Held, MeanNet, sample
+from audit.kit import MeanNet, sample
 from pellucid.audit.mending import AGREES, AS_IS, CONTRADICTS, Conditions, ExchangedZone, PricedZone, compared
 from pellucid.audit.observe import Part
 from pellucid.audit.zones import fixed, zone
 from pellucid.sample import Sample, collate
+from reference.samples import Held
 
 SIDE = 8
 CORNER = zone("box:0,0,0.25,0.25")  # two pixels wide, two high

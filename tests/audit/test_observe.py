@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from audit.kit import BIAS, OFFSET, SIDE, SLOPE, Held, MeanNet, Plain, noise, sample, score
+from audit.kit import BIAS, OFFSET, SIDE, SLOPE, MeanNet, Plain, noise, sample, score
 from pellucid.audit.observe import Drawing, Part, Question, Reading, observe
 from pellucid.audit.zones import fixed, zone
 from pellucid.errors import BadInput, OptionError
 from pellucid.sample import Sample
+from reference.samples import Held
 
 AREA = SIDE * SIDE
 

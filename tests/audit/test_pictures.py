@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from audit.kit import SIDE, Held, MeanNet, noise, sample, score
+from audit.kit import SIDE, MeanNet, noise, sample, score
 from pellucid.audit.observe import Drawing, Part, Question, observe
 from pellucid.audit.pictures import of_drawings, of_errors
 from pellucid.audit.zones import fixed
 from pellucid.sample import Sample
+from reference.samples import Held
 
 
 def shown(data: bytes) -> np.ndarray:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import pellucid as pl
-from pellucid.sample import Facts, Sample
+from pellucid.sample import Sample
+from reference.samples import Held
 
 
 class Pointwise(nn.Module):
@@ -28,28 +28,6 @@ class Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).flatten(2).mean(2))
-
-
-@dataclass(frozen=True)
-class Held:
-    """Samples held in memory."""
-
-    samples: tuple[Sample, ...]
-    classes: tuple[str, ...] = ("none", "spot")
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-    def facts(self, index: int) -> Facts:
-        sample = self.samples[index]
-        return Facts(sample.name, sample.label, sample.group)  # type: ignore[arg-type]
-
-    @property
-    def fingerprint(self) -> str:
-        return "held"
 
 
 def held(inputs: Tensor, labels: Sequence[int], groups: Sequence[str] = (), classes: Sequence[str] = ("none", "spot")) -> Held:  # fmt: skip

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 import pellucid as pl
-from hybrids.conftest import Held, Pointwise, held
+from hybrids.conftest import Pointwise, held
 from pellucid.errors import BadInput, OptionError
 from pellucid.hybrids.descriptors import Descriptors, Feature, places
 from pellucid.sample import Sample
 from pellucid.spatial import Geometry
+from reference.samples import Held
 
 
 def spotted() -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,25 @@ class Samples:
 
     def facts(self, index: int) -> Facts:
         return Facts(f"s{index}", index % 2, f"p{index // 2}")
+
+
+@dataclass(frozen=True)
+class Held:
+    """Given samples as a data set."""
+
+    samples: Sequence[Sample]
+    classes: tuple[str, ...] = ("absent", "present")
+    fingerprint: str = "held"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+    def facts(self, index: int) -> Facts:
+        s = self.samples[index]
+        return Facts(s.name, s.label if isinstance(s.label, int) else None, s.group)
 
 
 def two(**options: Any) -> nn.Module:

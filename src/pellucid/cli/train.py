@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -106,16 +107,7 @@ def run(
     from pellucid.data import reader_for
 
     reader_for(source)  # a wrong path is said before anything is loaded
-    if probe and black_box:
-        raise OptionError(
-            "--probe and --black-box exclude each other.", why="A probe is a SoftCAM's head.", hint="Leave one out."
-        )
-    if sweep and seeds > 1:
-        raise OptionError(
-            "--sweep and --seeds exclude each other.",
-            why="A sweep chooses settings, seeds tell how much a result owes to chance.",
-            hint="Sweep first, then train what was chosen with --seeds.",
-        )
+    _check_together(probe, black_box, sweep, seeds)
     from pellucid.study import Study
     from pellucid.training.config import TrainingConfig
 
@@ -134,12 +126,8 @@ def run(
         say("A sweep makes no folds: it chooses on what val_fraction holds out.", quiet=quiet or not sweep)
     assert model is not None
     folds = folds or 0
-    if probe and set(recipe) - {"seed", "device", "max_bad"}:
-        raise OptionError(
-            f"A probe has no setting '{min(set(recipe) - {'seed', 'device', 'max_bad'})}'.",
-            why="It is a logistic regression, fitted at once.",
-            hint="Leave it out, or train without --probe.",
-        )
+    if probe:
+        _check_probe(recipe)
     named = None if weights is None else str(weights)
     made = TrainingConfig(**{"seed": seed, "device": device, **recipe})
     study = Study(source, reading, model, named, folds, probe, black_box, made)
@@ -158,6 +146,31 @@ def run(
         _several(study, how, seeds)
     else:
         _one(study, how)
+
+
+def _check_together(probe: bool, black_box: bool, sweep: bool, seeds: int) -> None:
+    """Raise `OptionError` for options that exclude each other."""
+    if probe and black_box:
+        raise OptionError(
+            "--probe and --black-box exclude each other.", why="A probe is a SoftCAM's head.", hint="Leave one out."
+        )
+    if sweep and seeds > 1:
+        raise OptionError(
+            "--sweep and --seeds exclude each other.",
+            why="A sweep chooses settings, seeds tell how much a result owes to chance.",
+            hint="Sweep first, then train what was chosen with --seeds.",
+        )
+
+
+def _check_probe(recipe: Mapping[str, Any]) -> None:
+    """Raise `OptionError` for a setting that a probe does not have."""
+    unknown = set(recipe) - {"seed", "device", "max_bad"}
+    if unknown:
+        raise OptionError(
+            f"A probe has no setting '{min(unknown)}'.",
+            why="It is a logistic regression, fitted at once.",
+            hint="Leave it out, or train without --probe.",
+        )
 
 
 def _processes(devices: int, nodes: int, rdzv: str | None, max_restarts: int, device: str) -> Processes | None:

@@ -51,6 +51,7 @@ _PUBLIC = {
     "export": "pellucid.models.export",
     "inspect": "pellucid.models.inspection",
     "load": "pellucid.models.storage",
+    "local_trunk": "pellucid.models.narrowing",
     "multi_scale": "pellucid.models.multi_scale",
     "open_data": "pellucid.data",
     "region_effect": "pellucid.exchange",
@@ -103,6 +104,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "local_trunk",
     "multi_scale",
     "open_data",
     "region_effect",
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
     from pellucid.models.export import export
     from pellucid.models.inspection import inspect
     from pellucid.models.multi_scale import multi_scale, with_pooling
+    from pellucid.models.narrowing import local_trunk
     from pellucid.models.softcam import SoftCAM
     from pellucid.models.storage import load
     from pellucid.null import against_null

@@ -1,0 +1,95 @@
+"""A trunk that sees little, made of a network that is there already, with its trained weights.
+
+After Brendel and Bethge 2019 (BagNet: late convolutions 1 wide). There the network is trained from scratch; here the
+narrow kernels are the sums of the wide ones, so that a trained network goes on from what it knows.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pellucid import hooks
+from pellucid.backends import first_line
+from pellucid.errors import LayerError, OptionError
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+
+
+def local_trunk(model: nn.Module, example: Float[Tensor, "batch channels *spatial"], layer: str) -> nn.Module:
+    """A copy of a network in which everything after `layer` is 1 wide, to be fine-tuned and converted.
+
+    layer: dotted name of the last layer that may look around, for example "layer2" of a ResNet. Every convolution that
+    first runs after it (found by a run on two examples) becomes one of width and stride 1 whose weights are the sums of
+    its kernels over space. A cell of the last map then sees what a cell of `layer` sees, and there are as many of them:
+    maps get finer by the strides that are gone, and passes dearer. Where a map is the same all around, a 1-wide
+    convolution answers as the wide one did; elsewhere it does not, so the logits change and the network has to be trained.
+
+    The network given is not touched. Raises `LayerError` where there is no such layer, or a pooling over a window runs
+    after it (name a later layer), `OptionError` where no convolution does, or the narrow network does not run.
+
+    Receptive fields of BatchNorm in training and of global blocks (squeeze-and-excitation) are the whole input still.
+    """
+    narrow, few = deepcopy(model), example[:2].detach().clone()
+    with torch.inference_mode(False), hooks.untouched(narrow):
+        after = _after(narrow, few, layer)
+        for name, module in after:
+            parent, _, last = name.rpartition(".")
+            setattr(narrow.get_submodule(parent), last, _one_wide(module))
+        try:
+            narrow(few)
+        except Exception as error:
+            raise OptionError(
+                f"The network does not run with 1-wide convolutions after '{layer}'.",
+                why=first_line(error),
+                hint="Name a later layer; convolutions without padding cannot be narrowed.",
+            ) from error
+    for (_, old), new in zip(after, (narrow.get_submodule(name) for name, _ in after), strict=True):
+        new.train(old.training)
+    return narrow
+
+
+def _after(model: nn.Module, x: Tensor, layer: str) -> list[tuple[str, Any]]:
+    """The convolutions that first run after `layer`, by name."""
+    hooks.find_layer(model, layer)
+    modules = dict(model.named_modules())
+    order: list[str] = []
+    watched = {n: m for n, m in modules.items() if n == layer or isinstance(m, (*_CONVOLUTIONS, *_POOLINGS))}
+    handles = [m.register_forward_hook(lambda *_, name=n: order.append(name)) for n, m in watched.items()]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if layer not in order:
+        raise LayerError(f"Layer '{layer}' does not run.", hint="Name one that the network calls.")
+    end = order.index(layer)
+    later = [name for name in dict.fromkeys(order[end + 1 :]) if name not in order[:end]]
+    for name in later:
+        if isinstance(watched[name], _POOLINGS):
+            raise LayerError(
+                f"'{name}' ({type(watched[name]).__name__}) runs after '{layer}' and pools over a window.",
+                hint=f"Name a layer that runs after '{name}'.",
+            )
+    if not later:
+        raise OptionError(f"No convolution runs after '{layer}'.", hint="Name an earlier layer.")
+    return [(name, watched[name]) for name in later]
+
+
+def _one_wide(conv: Any) -> Any:
+    kernel = conv.weight.detach()
+    made: Any = type(conv)(
+        conv.in_channels, conv.out_channels, 1, groups=conv.groups, bias=conv.bias is not None,
+        device=kernel.device, dtype=kernel.dtype,
+    )  # fmt: skip
+    with torch.no_grad():
+        made.weight.copy_(kernel.sum(dim=tuple(range(2, kernel.ndim)), keepdim=True))
+        if conv.bias is not None:
+            made.bias.copy_(conv.bias)
+    return made

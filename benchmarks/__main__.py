@@ -40,6 +40,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-memory", action="store_true", help="time only; memory takes a process per subject and batch size"
     )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="with more than one, time is the clock's: run nothing else"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, the single ratios included")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the tables as Markdown (docs/benchmarks.md)")
     return parser
@@ -48,7 +51,7 @@ def _arguments() -> argparse.ArgumentParser:
 def main(given: Sequence[str] | None = None) -> int:
     """Exit status 1 when a target is missed (never for --quick)."""
     asked = _arguments().parse_args(given)
-    torch.set_num_threads(1)
+    torch.set_num_threads(asked.threads)
     setting = QUICK if asked.quick else Setting()
     setting = replace(setting, pairs=asked.pairs or setting.pairs, batches=() if asked.no_memory else setting.batches)
     command = " ".join(["python -m benchmarks", *(given if given is not None else sys.argv[1:])])

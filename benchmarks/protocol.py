@@ -5,7 +5,8 @@ r"""How time is measured: never alone, always between two plain forward passes o
        each subject's time over the mean of the two plain passes beside it is one ratio
 
 Time is the CPU time of the process on one thread, so another job on the machine is not counted, and what it does to
-caches and clock speed falls on the neighbouring plain passes as well. Of at least 31 ratios the median is reported, with
+caches and clock speed falls on the neighbouring plain passes as well. With several threads it is the time of the clock,
+which means something only while nothing else runs. Of at least 31 ratios the median is reported, with
 a 95 % bootstrap interval. Two subjects are compared round by round in the same way.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 PAIRS = 31
 _RESAMPLES = 4000
@@ -46,10 +48,11 @@ def alternate(
     plain: Callable[[], object],
     subjects: Mapping[str, Callable[[], object]],
     pairs: int = PAIRS,
-    clock: Callable[[], float] = time.process_time,
+    clock: Callable[[], float] | None = None,
     warm: int = 2,
 ) -> dict[str, list[float]]:
     """The ratios of every subject, one per round, in the order of the rounds. Everything runs `warm` times before it counts."""
+    clock = clock or (time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
     for run in (plain, *subjects.values()) * warm:
         run()
     names = list(subjects)

@@ -21,7 +21,7 @@ from pellucid.metrics.deletion import deletion
 from pellucid.metrics.insertion import insertion
 from pellucid.targets import ClassTarget
 
-BATCH, STEPS = 4, 4
+BATCH, STEPS = 4, 16
 PASSES = STEPS + 1
 LIMIT, FAST = 1.05, 1.5
 DELETION, INSERTION, ONNX, QUANTUS = "deletion", "insertion", "deletion, onnxruntime", "Quantus PixelFlipping"

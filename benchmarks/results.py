@@ -96,8 +96,10 @@ def as_markdown(studies: Sequence[Study], setting: Setting, command: str, said: 
 
 
 def _method(setting: Setting) -> str:
+    threads = torch.get_num_threads()
+    time = "CPU time of the process on one thread" if threads == 1 else f"of the clock, on {threads} threads"
     return (
-        f"Time: CPU time of the process on one thread, every call between two plain forward passes under inference mode on the same batch; the median of "
+        f"Time: {time}, every call between two plain forward passes under inference mode on the same batch; the median of "
         f"{setting.pairs} such ratios (fewer for what takes long) with a 95 % bootstrap interval (`benchmarks/protocol.py`). Memory: the high-water mark of resident memory over what "
         "was held before the call, in a fresh process for each subject and batch size (`benchmarks/memory.py`). Weights are random."
     )

@@ -217,7 +217,7 @@ class Cell:
         return out / self.given / self.variant.replace(" ", "-").replace(",", "") / f"seed-{self.seed}"
 
 
-def work(cell: Cell, out: Path, limit: int | None, costly: bool) -> None:
+def work(cell: Cell, out: Path, limit: int | None, compared: int | None, costly: bool) -> None:
     """Train and evaluate every fold that is not finished."""
     variant, given, folder = VARIANTS[cell.variant], SETS[cell.given], cell.folder(out)
     recipe = pl.TrainingConfig(**{**given.recipe, **variant.recipe, "seed": cell.seed})
@@ -234,22 +234,32 @@ def work(cell: Cell, out: Path, limit: int | None, costly: bool) -> None:
         if torch.cuda.is_available():
             model.cuda()
         whole, count = cell.variant == alike(cell.variant, PLAIN), len(part.test)
-        few = range(count) if limit is None or limit >= count else [i * count // limit for i in range(limit)]
-        scored = part.test if len(few) == count else Subset(part.test, tuple(few))
+        few = _spread(range(count), limit)
+        scored = part.test if len(few) == count else Subset(part.test, few)
         found = pl.evaluate(
             {cell.variant: model}, scored, methods=(*METHODS, *COSTLY) if whole and costly else METHODS if whole else ("evidence",),
             metrics=[m for m in MEASURED if m in METRICS], options=OPTIONS, controls=None if whole else ["random_map"], seed=cell.seed, fold=k, batch_size=8,
             folder=folder / f"scores-{k}",
         )  # fmt: skip
-        if (
-            len(few) < count
-        ):  # the others are predicted, and the evidence of what is compared is scored by the primary scores
-            rest = Subset(part.test, tuple(sorted(set(range(count)) - set(few))))
-            scores: dict[str, Any] = {"methods": ()} if whole else {"methods": ("evidence",), "metrics": list(PRIMARY)}
-            found = join([found, pl.evaluate({cell.variant: model}, rest, **scores, controls=(), seed=cell.seed, fold=k)])  # fmt: skip
+        rest = sorted(set(range(count)) - set(few))
+        also = () if whole else _spread(rest, None if compared is None else max(0, compared - len(few)))
+        only = {"evidence": also, "": sorted(set(rest) - set(also))}
+        for method, rows in only.items():  # the primary scores of what is compared; of all others the prediction
+            if rows:
+                asked: dict[str, Any] = {"methods": (method,), "metrics": list(PRIMARY)} if method else {"methods": ()}
+                subset = Subset(part.test, tuple(rows))
+                more = pl.evaluate({cell.variant: model}, subset, **asked, controls=(), seed=cell.seed, fold=k)
+                found = join([found, more])
         tables.append(found)
         print(f"{cell.given}  {cell.variant}  seed {cell.seed}  fold {k}", flush=True)
     join(tables).to_json(folder / "scores.json")
+
+
+def _spread(rows: Sequence[int], count: int | None) -> tuple[int, ...]:
+    """So many of them, evenly spread; all by default."""
+    if count is None or count >= len(rows):
+        return tuple(rows)
+    return tuple(rows[i * len(rows) // count] for i in range(count))
 
 
 def finished(out: Path, given: str) -> dict[str, dict[int, Table]]:
@@ -337,6 +347,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--limit", type=int, help="explain that many test images of a part, evenly spread; all are predicted"
     )
+    parser.add_argument(
+        "--compared", type=int, help="evidence to score by the primary scores in a part; by default of every test image"
+    )
     parser.add_argument("--costly", action="store_true", help="Score-CAM too: 1,280 passes an image")
     parser.add_argument("--tables", action="store_true", help="only make the tables of what is finished")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/study.md")
@@ -348,7 +361,7 @@ def main(given: Sequence[str] | None = None) -> int:
     for seed in range(0 if asked.tables else asked.seeds):
         for name in asked.sets:
             for variant in asked.variants:
-                work(Cell(name, variant, seed), asked.out, asked.limit, asked.costly)
+                work(Cell(name, variant, seed), asked.out, asked.limit, asked.compared, asked.costly)
     text = page(asked.out)
     files.write_text(asked.out / "tables.md", text)
     if asked.write:

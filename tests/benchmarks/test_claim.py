@@ -107,3 +107,10 @@ def test_local_trunks_of_the_study_have_cells_every_8_samples(variant: str, monk
 def test_a_cell_has_a_folder_of_its_own(tmp_path: Path) -> None:
     folders = {claim.Cell(s, v, k).folder(tmp_path) for s in claim.SETS for v in VARIANTS for k in range(2)}
     assert len(folders) == len(claim.SETS) * len(VARIANTS) * 2
+
+
+def test_what_is_explained_stays_when_more_is_compared() -> None:
+    assert claim._spread(range(10), None) == claim._spread(range(10), 10) == tuple(range(10))
+    assert claim._spread(range(2000), 4) == (0, 500, 1000, 1500)
+    assert claim._spread([3, 5, 8, 9], 2) == (3, 8)
+    assert claim._spread(range(5), 0) == ()

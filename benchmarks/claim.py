@@ -218,7 +218,9 @@ class Cell:
 
 
 def work(cell: Cell, out: Path, limit: int | None, compared: int | None, costly: bool) -> None:
-    """Train and evaluate every fold that is not finished."""
+    """Train and evaluate every fold that is not finished. A cell that has its scores stays as it is."""
+    if (cell.folder(out) / "scores.json").exists():
+        return
     variant, given, folder = VARIANTS[cell.variant], SETS[cell.given], cell.folder(out)
     recipe = pl.TrainingConfig(**{**given.recipe, **variant.recipe, "seed": cell.seed})
     tables = []

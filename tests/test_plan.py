@@ -62,6 +62,19 @@ def test_sides_and_patients_and_a_published_split(tmp_path: Path) -> None:
     assert "patients are not known" not in said
 
 
+@pytest.mark.parametrize(("kept", "chooses"), [(4, True), (0, False)])
+def test_a_published_validation_part_chooses_the_weights_if_it_is_large_enough(
+    tmp_path: Path, kept: int, chooses: bool
+) -> None:
+    counts = {"train/a": 40, "train/b": 40, "val/a": kept, "val/b": 1, "test/a": 4, "test/b": 4}
+    plan = plan_for(pictures(tmp_path / "d", counts), {})
+    assert plan.validation == ("val" if chooses else None)
+    assert plan.recipe["keep_best"] == "val_loss"
+    assert ("val_fraction" in plan.recipe) is not chooses
+    assert (("validation", "the part 'val'") in plan.rows()) is chooses
+    assert Plan.read(plan.write(tmp_path / "plan.json")) == Plan(**Plan.read(tmp_path / "plan.json").__dict__)
+
+
 def test_several_classes_at_once(tmp_path: Path) -> None:
     labels = (np.random.default_rng(0).random((60, 4)) < 0.3).astype(np.uint8)
     np.savez(

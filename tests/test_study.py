@@ -12,12 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
+from pellucid import evaluation
 from pellucid.data import open_data
+from pellucid.data.lesionlab import LesionLab
 from pellucid.errors import BadInput, OptionError
 from pellucid.models import storage
+from pellucid.networks import open_saved
 from pellucid.record import Table
 from pellucid.study import Study, evaluate_out_of_fold, is_study, open_study, seal, train_fold
 from pellucid.training.config import TrainingConfig
+from pellucid.training.run import Run
 
 CPU = torch.device("cpu")
 
@@ -231,6 +235,7 @@ def test_a_study_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
     known = json.loads(path.read_text())
     for later in ("penalty_ramp", "trunk_lr", "split_seed", "track"):
         del known["recipe"][later]
+    del known["validation"]
     path.write_text(json.dumps(known))
     (tmp_path / "fold-0").mkdir()
     (tmp_path / "fold-0" / "plan.json").write_text("{}")  # a training was begun
@@ -238,3 +243,52 @@ def test_a_study_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
     assert Study.load(tmp_path) == drawn()
     with pytest.raises(OptionError, match="another study"):
         open_study(drawn(recipe=TrainingConfig(epochs=1, batch_size=8, device="cpu", penalty_ramp=0.5)), tmp_path)
+
+
+def test_the_published_part_named_chooses_the_weights(tmp_path: Path) -> None:
+    recipe = TrainingConfig(epochs=2, batch_size=8, lr=0.01, device="cpu", keep_best="val_loss")
+    study = drawn(folds=0, validation="val", recipe=recipe)
+    data = open_study(study, tmp_path)
+    shown = LesionLab(n_images=20, size=64, split="val")
+    assert data.validation is not None
+    assert data.validation.fingerprint == shown.fingerprint
+    assert len(data.folds[0].train) == 20  # nothing of the training part is held out
+    train_fold(study, data, data.folds[0], tmp_path, progress=False)
+    run = Run.load(tmp_path)
+    assert run.validation == shown.fingerprint
+    chosen = min(run.history, key=lambda row: row["val_loss"])
+    found = evaluation.evaluate(open_saved(str(tmp_path)), shown, methods=[], controls=[])
+    answers = [np.log(p.probabilities[p.label]) for p in found.predictions]
+    assert -np.mean(answers) == pytest.approx(chosen["val_loss"], rel=1e-4)
+    assert run.best_epoch == chosen["epoch"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation": "vall"}, "split 'vall'"),
+        ({"validation": "val", "folds": 3}, "goes with one training"),
+        ({"validation": "val", "probe": True}, "goes with one training"),
+        ({"validation": "train"}, "would be the same part"),
+    ],
+)
+def test_a_validation_part_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        open_study(drawn(**{"folds": 0, **change}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_without_parts_have_none_for_validation(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="does not come in parts") as caught:
+        open_study(drawn(source=str(table), reading={"size": 64}, folds=0, validation="val"), tmp_path)
+    assert "val_fraction" in caught.value.hint
+
+
+def test_the_classes_of_a_validation_part_are_those_of_training(tmp_path: Path) -> None:
+    for part, label in (("train", "a"), ("train", "b"), ("val", "b"), ("test", "a")):
+        (tmp_path / "d" / part / label).mkdir(parents=True)
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "d" / part / label / "0.png")
+    data = open_study(drawn(source=str(tmp_path / "d"), reading={}, folds=0, validation="val"), tmp_path / "out")
+    assert data.validation is not None
+    assert data.validation.classes == ("a", "b")
+    assert [data.validation.facts(i).label for i in range(len(data.validation))] == [1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pellucid.data.lesionlab import LesionLab
 from pellucid.errors import OptionError
 from pellucid.record import Interval, Prediction, Record, Table
 from pellucid.statistics import NonInferiority, Verdict
@@ -160,6 +161,15 @@ def test_a_small_sweep_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     assert again() == files
     assert {p for p, t in weights.items() if p.stat().st_mtime_ns != t} == {tmp_path / "l1-0.5" / "model.safetensors"}
+
+
+def test_a_sweep_chooses_on_the_published_validation_part(tmp_path: Path) -> None:
+    study = replace(drawn(val_fraction=0.0), validation="val")
+    sweep(study, tmp_path, ["l1"], [0.5], progress=False, say=lambda _: None)
+    shown = LesionLab(n_images=24, size=64, split="val")
+    parts = [json.loads(p.read_text()) for p in (tmp_path / "validation" / "l1-0.5").glob("*-*.json")]
+    assert {r["sample"] for part in parts for r in part["records"]} == {shown.facts(i).name for i in range(24)}
+    assert Run.load(tmp_path / "none").validation == shown.fingerprint
 
 
 def test_what_cannot_be_swept(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ FORMAT = "pellucid-plan-1"
 FOLDS = 5
 RARE = 10  # samples
 UNEQUAL = 2.0  # largest over smallest class, from where on classes are weighed
+ENOUGH = 0.05  # of the training part, in a validation part
 STEPS = 300  # of training, at least, where the data are few
 SIDES = {2: 224, 3: 64}  # largest input that is proposed, by number of axes
 LOOKED_AT = 300  # samples opened for a plan that is made on the way
@@ -29,7 +30,8 @@ class Plan:
     """What a training would do, and why.
 
     source, reader, reading: the data and the reader's settings. data: their fingerprint. classes: name -> samples.
-    parts: of a published split. model: network. folds: 0: one network on the training part. recipe: training settings that
+    parts: of a published split. model: network. folds: 0: one network on the training part. validation: the part that
+    chooses the epoch that is kept. recipe: training settings that
     are not the defaults. reasons: one line per decision. warnings: what the user should know. bad: (name, reason).
     """
 
@@ -49,6 +51,7 @@ class Plan:
     reasons: Sequence[str] = ()
     warnings: Sequence[str] = ()
     bad: Sequence[Sequence[str]] = field(default=())
+    validation: str | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """What is printed, as pairs of words."""
@@ -57,6 +60,7 @@ class Plan:
             ("network", f"{self.model} for inputs of {' x '.join(map(str, self.inputs))}"),
             ("task", f"{self.task}, {len(self.classes)} classes"),
             ("split", f"{self.folds} folds" if self.folds else "as published"),
+            *([("validation", f"the part '{self.validation}'")] if self.validation else []),
             ("settings", " ".join(given)),
             *(("because", reason) for reason in self.reasons),
             *(("warning", warning) for warning in self.warnings),
@@ -147,12 +151,13 @@ def planned(source: str, reading: Mapping[str, Any], found: Overview) -> Plan:
     counts = _counts(dataset, found)
     least = groups_of_rarest(dataset)
     folds = _folds(found, least, reasons)
-    recipe = _recipe(len(dataset), counts, found.task, least, reasons)
+    validation = _validation(found, folds, reading, len(dataset))
+    recipe = _recipe(len(dataset), counts, found.task, least, validation, reasons)
     warnings = tuple(_warnings(dataset, found, counts, inputs))
     return Plan(
         source=source, reader=reader_for(source), reading=files.plain(chosen), data=dataset.fingerprint, samples=len(dataset), classes=counts,
         groups=found.groups, task=found.task, inputs=inputs, parts=found.parts, model="pellucid:s8", folds=folds, recipe=recipe,
-        reasons=tuple(reasons), warnings=warnings, bad=found.bad,
+        reasons=tuple(reasons), warnings=warnings, bad=found.bad, validation=validation,
     )  # fmt: skip
 
 
@@ -174,6 +179,11 @@ def _folds(found: Overview, least: int, reasons: list[str]) -> int:
     folds = min(FOLDS, least) if found.task == "multiclass" else FOLDS
     reasons.append(f"{folds} folds, no group in two: every sample is scored by a network that never saw it")
     return folds
+
+
+def _validation(found: Overview, folds: int, reading: Mapping[str, Any], samples: int) -> str | None:
+    """The published part that chooses the weights, unless it is so small that chance would choose."""
+    return "val" if not folds and "split" not in reading and found.parts.get("val", 0) >= ENOUGH * samples else None
 
 
 def _reading(
@@ -198,14 +208,17 @@ def _reading(
 
 
 def _recipe(
-    samples: int, counts: Mapping[str, int], task: str, least: int, reasons: list[str]
+    samples: int, counts: Mapping[str, int], task: str, least: int, validation: str | None, reasons: list[str]
 ) -> dict[str, Any]:  # fmt: skip
     batch = 8 if samples < 200 else 16 if samples < 1000 else 32
     made: dict[str, Any] = {"batch_size": batch, "epochs": min(60, max(10, round(STEPS * batch / samples)))}
     if task == "multiclass" and min(counts.values()) > 0 and max(counts.values()) >= UNEQUAL * min(counts.values()):
         made["class_weights"] = "balanced"
         reasons.append(f"balanced classes: they have from {min(counts.values())} to {max(counts.values())} samples")
-    if least >= 2 * FOLDS:
+    if validation is not None:
+        made["keep_best"] = "val_loss"
+        reasons.append(f"the part '{validation}' of the published split chooses the epoch that is kept")
+    elif least >= 2 * FOLDS:
         made |= {"val_fraction": 0.15, "keep_best": "val_loss"}
         reasons.append("15 % of the groups choose the epoch that is kept")
     return made

@@ -44,7 +44,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Study:
-    """All that decides the networks of a run. folds 0: one network on everything."""
+    """All that decides the networks of a run. folds 0: one network on everything.
+
+    validation: the part of a published split on which weights and settings are chosen.
+    """
 
     source: str
     reading: Mapping[str, Any]
@@ -54,6 +57,7 @@ class Study:
     probe: bool
     black_box: bool
     recipe: TrainingConfig
+    validation: str | None = None
 
     @property
     def kind(self) -> str:
@@ -91,10 +95,11 @@ class Fold:
 
 @dataclass(frozen=True)
 class Opened:
-    """A study's data and folds."""
+    """A study's data and folds, and the validation part of a published split where it is used."""
 
     dataset: Dataset
     folds: tuple[Fold, ...]
+    validation: Dataset | None = None
 
 
 def is_study(folder: str | Path) -> bool:
@@ -134,14 +139,40 @@ def open_study(study: Study, out: Path) -> Opened:
             hint="Give a folder per class, or a CSV with labels.",
             path=study.source,
         )
+    validation = _validation(study, dataset)
     _note(study, out)
     if study.folds == 0:
-        return Opened(dataset, (Fold("all", Subset(dataset, tuple(range(len(dataset)))), None),))
+        return Opened(dataset, (Fold("all", Subset(dataset, tuple(range(len(dataset)))), None),), validation)
     made, parts = [], _split(study, dataset, out).parts
     for name, test in parts.items():
         seen = tuple(i for part, rows in parts.items() if part != name for i in rows)
         made.append(Fold(f"fold-{name}", Subset(dataset, seen), Subset(dataset, tuple(test))))
     return Opened(dataset, tuple(made))
+
+
+def _validation(study: Study, dataset: Dataset) -> Dataset | None:
+    """The named part of the published split, with the classes of what is trained on."""
+    if study.validation is None:
+        return None
+    if "split" not in options_of(study.source):
+        raise OptionError(
+            f"{study.source} does not come in parts.",
+            why=f"A part '{study.validation}' was asked for.",
+            hint="Hold samples out: val_fraction=0.15.",
+        )
+    if study.folds or study.probe:
+        raise OptionError(
+            "A validation part goes with one training.",
+            why="A probe chooses nothing." if study.probe else "Folds make parts of their own.",
+            hint="Leave out --validation" + ("." if study.probe else ", or --folds."),
+        )
+    if study.validation == study.reading.get("split", "train"):
+        raise OptionError(
+            f"Training and validation would be the same part, '{study.validation}'.",
+            hint="Name another with --validation.",
+        )
+    named = {"classes": list(dataset.classes)} if "classes" in options_of(study.source) else {}
+    return open_data(study.source, **{**named, **study.reading, "split": study.validation})
 
 
 def _note(study: Study, out: Path) -> None:
@@ -167,14 +198,14 @@ def _note(study: Study, out: Path) -> None:
 
 
 def _as_of_now(known: Any) -> Any:
-    """A study on disk with the defaults of the training settings that came later, which is what was done without them."""
+    """A study on disk with the defaults of what came later, which is what was done without."""
     if not isinstance(known, dict) or not isinstance(known.get("recipe"), dict):
         return known
     try:
         recipe = TrainingConfig(**known["recipe"])
     except OptionError:
         return known
-    return {**known, "recipe": files.plain(recipe.model_dump(mode="json"))}
+    return {"validation": None, **known, "recipe": files.plain(recipe.model_dump(mode="json"))}
 
 
 _BEGUN = ("plan.json", "model.json", "fold-*/plan.json", "fold-*/model.json")
@@ -243,7 +274,7 @@ def train_fold(study: Study, data: Opened, fold: Fold, out: Path, *, progress: b
     network = _fresh(study, data, fold)
     network.preprocessing = preprocessing_of(data.dataset)  # type: ignore[assignment]
     if not study.probe:
-        train(network, fold.train, study.recipe, folder=folder, progress=progress)
+        train(network, fold.train, study.recipe, validation=data.validation, folder=folder, progress=progress)
     elif not (folder / "manifest.json").exists():
         storage.save_model(probe(network, fold.train, seed=study.recipe.seed), folder)
     return folder

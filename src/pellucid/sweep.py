@@ -120,7 +120,9 @@ def sweep(
         data = train_study(
             replace(study, recipe=recipe), out / name, processes=processes, again=again, progress=progress
         )
-        held = held_out_split(data.folds[0].train, recipe).subset(data.folds[0].train, "val")
+        seen = data.folds[0].train
+        held = data.validation if study.validation else held_out_split(seen, recipe).subset(seen, "val")
+        assert held is not None
         if name == NONE and len(held) < FEW:
             say(f"{len(held)} samples are held out: so few choose badly. Raise val_fraction, or get more data.")
         tables.append(_scored(name, out, held, recipe.batch_size))
@@ -145,11 +147,11 @@ def _check(study: Study, margin: float) -> None:
             why="A probe is fitted at once, and a black box has no evidence.",
             hint="Leave out --probe and --black-box.",
         )
-    if study.folds or not study.recipe.val_fraction:
+    if study.folds or not (study.validation or study.recipe.val_fraction):
         raise OptionError(
             "A sweep chooses on held-out samples.",
             why="Folds are what the result is judged on." if study.folds else "Nothing is held out.",
-            hint="Leave out --folds, and set val_fraction=0.2.",
+            hint="Leave out --folds, and set val_fraction=0.2 or, where the data come with such a part, --validation val.",
         )
 
 

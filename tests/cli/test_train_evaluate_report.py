@@ -318,3 +318,32 @@ def test_dry_runs_do_nothing(go: Run, model: Path, tmp_path: Path) -> None:
     go("train", "lesionlab:fundus", "--model", "pellucid:s8", "--out", tmp_path / "r", "--dry-run", "epochs=3")
     go("evaluate", "lesionlab:fundus", "--model", model, "--out", tmp_path / "e", "--dry-run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_its_own_split_trains_on_one_part_and_chooses_on_another(go: Run, tmp_path: Path) -> None:
+    for part, count in (("train", 12), ("val", 6), ("test", 4)):
+        for label in ("apple", "pear"):
+            for k in range(count):
+                picture(
+                    tmp_path / "d" / part / label / f"{part}{k}.png", seed=k + 7 * len(label) + 100 * count, side=40
+                )
+    ended = go("train", tmp_path / "d", "--out", tmp_path / "r", "epochs=2")
+    assert "the part 'val'" in ended.out + ended.err
+    study = json.loads((tmp_path / "r" / "study.json").read_text())
+    assert (study["validation"], study["folds"], study["recipe"]["keep_best"]) == ("val", 0, "val_loss")
+    run = pl.Run.load(tmp_path / "r")
+    assert run.held_out == ()
+    assert "val_auc" in run.history[-1]
+    go(
+        "evaluate",
+        tmp_path / "d",
+        "--model",
+        tmp_path / "r",
+        "--out",
+        tmp_path / "e",
+        "split=test",
+        "--methods",
+        "evidence",
+    )
+    scores = json.loads((tmp_path / "e" / "evaluate" / "scores.json").read_text())
+    assert {Path(p["sample"]).name[:4] for p in scores["predictions"]} == {"test"}

@@ -60,7 +60,10 @@ def test_a_sweep(run: Run, tmp_path: Path) -> None:
         (("penalty=l11",), "Did you mean 'l1'?"),
         (("strength=a",), "For example strength=0.02,0.1,0.5."),
         (("strength=0.1,-1",), "For example strength=0.02,0.1,0.5."),
-        (("--folds", "3", "val_fraction=0.2"), "Leave out --folds, and set val_fraction=0.2."),
+        (
+            ("--folds", "3", "val_fraction=0.2"),
+            "Leave out --folds, and set val_fraction=0.2 or, where the data come with such a part, --validation val.",
+        ),
         (("--seeds", "2"), "Sweep first, then train what was chosen with --seeds."),
         (("--margin", "0", "val_fraction=0.2"), "For example --margin 0.01."),
         (("--black-box", "val_fraction=0.2"), "Leave out --probe and --black-box."),

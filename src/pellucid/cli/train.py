@@ -32,6 +32,7 @@ EXAMPLES = (
     "pellucid train index.csv --model pellucid:s8 --folds 5 --seeds 3 --out runs/spread epochs=10 size=128",
     "pellucid train photographs/ --model pellucid:s8 --sweep --out runs/sweep penalty=l1,entropy strength=0.02,0.1,0.5 val_fraction=0.2",
     "pellucid train photographs/ --model torchvision:resnet50 --devices 2 --nodes 2 --rdzv node1:29500 --out /shared/runs/big",
+    "pellucid train photographs/ --validation val --model pellucid:s8 --out runs/chosen epochs=20 keep_best=val_loss",
     "pellucid train beats.txt --model pellucid:s8 --folds 5 --out runs/beats epochs=60 rate=250",
 )
 
@@ -55,6 +56,12 @@ def run(
     ] = None,
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="What pellucid inspect wrote; words and options win.")
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            "--validation", metavar="PART", help="Part of a published split that chooses the weights, such as val."
+        ),
     ] = None,
     probe: Annotated[
         bool,
@@ -123,6 +130,7 @@ def run(
     if plan is not None:
         reading, recipe = {**plan.reading, **reading}, recipe if probe else {**plan.recipe, **recipe}
         model, folds = model or plan.model, plan.folds if folds is None and not sweep else folds
+        validation = validation or (plan.validation if not (folds or probe) else None)
         say("A sweep makes no folds: it chooses on what val_fraction holds out.", quiet=quiet or not sweep)
     assert model is not None
     folds = folds or 0
@@ -130,7 +138,7 @@ def run(
         _check_probe(recipe)
     named = None if weights is None else str(weights)
     made = TrainingConfig(**{"seed": seed, "device": device, **recipe})
-    study = Study(source, reading, model, named, folds, probe, black_box, made)
+    study = Study(source, reading, model, named, folds, probe, black_box, made, validation)
     if dry_run:
         print(study.recipe.to_yaml())
         if axes is not None:

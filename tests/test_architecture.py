@@ -16,7 +16,7 @@ SOURCE = Path(pellucid.__file__).parent
 # Rooms by floor; a module may import from floors below its own and from its own room. Kernel modules may import each other.
 FLOORS: dict[str, float] = {
     "__main__": 3, "cli": 3, "demo": 3, "benchmark": 3, "app": 3,
-    "api": 2, "training": 2, "bulk": 2, "audit": 2, "networks": 2, "study": 2, "reports": 2, "null": 2, "exchange": 2, "stability": 2, "erasing": 2, "hybrids": 2, "evaluation": 2, "controls": 2, "plan": 2,
+    "api": 2, "training": 2, "bulk": 2, "audit": 2, "networks": 2, "study": 2, "reports": 2, "null": 2, "exchange": 2, "stability": 2, "erasing": 2, "rings": 2, "hybrids": 2, "evaluation": 2, "controls": 2, "plan": 2,
     "comparison": 2, "seeds": 2, "sweep": 2,
     "models": 1, "methods": 1, "views": 1, "metrics": 1, "data": 1, "render": 1, "reporting": 1.5,
 }  # fmt: skip

@@ -49,6 +49,7 @@ _PUBLIC = {
     "evaluate": "pellucid.evaluation",
     "explain": "pellucid.api",
     "export": "pellucid.models.export",
+    "find_rings": "pellucid.rings",
     "inspect": "pellucid.models.inspection",
     "load": "pellucid.models.storage",
     "local_trunk": "pellucid.models.narrowing",
@@ -102,6 +103,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "find_rings",
     "inspect",
     "load",
     "local_trunk",
@@ -146,6 +148,7 @@ if TYPE_CHECKING:
     from pellucid.null import against_null
     from pellucid.record import Table
     from pellucid.reports import report
+    from pellucid.rings import find_rings
     from pellucid.sample import Sample
     from pellucid.stability import uncertainty
     from pellucid.targets import (

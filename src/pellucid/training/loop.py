@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -18,6 +19,7 @@ from pellucid.data.splits import Split, split
 from pellucid.errors import OptionError, ResourceError, nearest
 from pellucid.hooks import untouched
 from pellucid.models import storage
+from pellucid.rings import note_on_rings
 from pellucid.sample import Dataset
 from pellucid.training import checkpoint, run_folder
 from pellucid.training import task as tasks
@@ -104,9 +106,13 @@ def _train(
         ranks.even_out(copy)
         best = session.take_best()
     skipped = {**session.source.skipped, **(session.held.skipped if session.held else {})}
+    trained = copy.to(home).to(memory_format=torch.contiguous_format).eval()
+    ring = note_on_rings(trained, data if held is None else held)
+    if ring is not None and progress and ranks.first:
+        print(ring, file=sys.stderr, flush=True)
     run = Run(
-        model=copy.to(home).to(memory_format=torch.contiguous_format).eval(), config=config, history=tuple(session.history), best_epoch=best, task=task, classes=tuple(dataset.classes), data=plan["data"],
-        validation=plan["validation"], held_out=tuple(plan["held_out"]), skipped=dict(sorted(skipped.items())), notes=tuple(plan["notes"]), folder=folder,
+        model=trained, config=config, history=tuple(session.history), best_epoch=best, task=task, classes=tuple(dataset.classes), data=plan["data"],
+        validation=plan["validation"], held_out=tuple(plan["held_out"]), skipped=dict(sorted(skipped.items())), notes=(*plan["notes"], *([ring] if ring else [])), folder=folder,
     )  # fmt: skip
     if folder is not None:
         ranks.once(lambda: _write(run, folder, tuple(shape)))

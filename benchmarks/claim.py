@@ -17,10 +17,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from scipy.ndimage import binary_dilation
 from torch import nn
 
 import pellucid as pl
@@ -31,14 +35,17 @@ from pellucid.data.splits import folds
 from pellucid.metrics import METRICS
 from pellucid.models import zoo
 from pellucid.models.multi_scale import multi_scale
-from pellucid.record import Comparison, Table, join
-from pellucid.sample import Dataset, Subset
+from pellucid.record import Comparison, Interval, PerformanceComparison, Table, join
+from pellucid.render.curves import Mark, interval_plot
+from pellucid.render.grid import grid
+from pellucid.sample import Dataset, Sample, Subset
 from pellucid.statistics import holm
 from pellucid.training.probe import probe
 
 DATA = Path(os.environ.get("PELLUCID_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 WEIGHTS = DATA / "weights" / "mobilenet_v2-b0353104.pth"
 PAGE = Path(__file__).parents[1] / "docs" / "study.md"
+IMAGES = PAGE.parent / "images"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 PLAIN, PAPER = "no penalty", "the paper's penalty"
 RESNET = "ResNet-18, "
@@ -276,35 +283,65 @@ def finished(out: Path, given: str) -> dict[str, dict[int, Table]]:
 # --- tables ------------------------------------------------------------------------------------------------------------------
 
 
-def performance(found: Mapping[str, Table]) -> list[str]:
-    lines = ["| variant | AUC | balanced accuracy | Brier | AUC against no penalty | |", "|---|---|---|---|---|---|"]
+@dataclass(frozen=True)
+class Measured:
+    """What is told of a set. trainings: by variant. performance: by variant and score. difference: of the AUC from the
+    network without a penalty. scores: by variant, map and column of `SHOWN`."""
+
+    trainings: Mapping[str, int]
+    performance: Mapping[str, Mapping[str, Interval]]
+    difference: Mapping[str, PerformanceComparison]
+    scores: Mapping[tuple[str, str], Mapping[str, Interval]]
+    compared: Sequence[Comparison]
+    each: Mapping[tuple[str, str], Sequence[float]]
+
+
+def measured(by_seed: Mapping[str, Mapping[int, Table]]) -> Measured:
+    """by_seed: variant -> seed -> table."""
+    found = {variant: join(list(tables.values())) for variant, tables in by_seed.items()}
+    difference, scores = {}, defaultdict(dict)  # type: ignore[var-annotated]
     for variant, table in found.items():
-        rows = {r.metric: str(r.interval) for r in table.performance()}
-        told = ["-", ""]
         if variant != (plain := alike(variant, PLAIN)) and plain in found:
             both = join([table, found[plain]])
-            area = next(c for c in both.compare_performance(variant, plain, margin=MARGIN) if c.metric == "auc")
-            assert area.verdict is not None
-            told = [str(area.difference), f"{area.verdict.verdict} (n {area.verdict.n}, half-width {area.verdict.half_width:.3f})"]  # fmt: skip
-        lines.append(f"| {variant} | {rows.get('auc')} | {rows.get('balanced_accuracy')} | {rows.get('brier')} | {' | '.join(told)} |")  # fmt: skip
-    return lines
-
-
-def explanations(found: Mapping[str, Table]) -> list[str]:
-    """The evidence of every variant, and the methods and controls on the network without a penalty; all else is in scores.json."""
-    rows: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    counts: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for table in found.values():
+            difference[variant] = next(c for c in both.compare_performance(variant, plain, margin=MARGIN) if c.metric == "auc")  # fmt: skip
         for row in table.summary():
             column = f"{row.metric} {row.part}".strip()
             if row.interval.n and column in SHOWN:
-                rows[row.model, row.method][column] = str(row.interval)
-                counts[row.model, row.method].add(row.interval.n)
-    shown = [c for c in SHOWN if any(c in row for row in rows.values())]
+                scores[row.model, row.method][column] = row.interval
+    compared = against_the_paper(found)
+    each: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for variant in found:
+        for seed in sorted(set(by_seed[variant]) & set(by_seed.get(alike(variant, PAPER), ()))):
+            alone = {v: by_seed[v][seed] for v in (variant, alike(variant, PAPER))}
+            for c in against_the_paper(alone):
+                each[variant, c.metric].append(c.difference.mean)
+    return Measured(
+        {variant: len(tables) for variant, tables in by_seed.items()},
+        {variant: {r.metric: r.interval for r in table.performance()} for variant, table in found.items()},
+        difference, scores, compared, each,
+    )  # fmt: skip
+
+
+def performance(found: Measured) -> list[str]:
+    lines = ["| variant | AUC | balanced accuracy | Brier | AUC against no penalty | |", "|---|---|---|---|---|---|"]
+    for variant, rows in found.performance.items():
+        if not rows:
+            continue
+        told = ["-", ""]
+        if (area := found.difference.get(variant)) is not None:
+            assert area.verdict is not None
+            told = [str(area.difference), f"{area.verdict.verdict} (n {area.verdict.n}, half-width {area.verdict.half_width:.3f})"]  # fmt: skip
+        lines.append(f"| {variant} | {rows['auc']} | {rows['balanced_accuracy']} | {rows['brier']} | {' | '.join(told)} |")  # fmt: skip
+    return lines
+
+
+def explanations(found: Measured) -> list[str]:
+    """The evidence of every variant, and the methods and controls on the network without a penalty; all else is in scores.json."""
+    shown = [c for c in SHOWN if any(c in row for row in found.scores.values())]
     lines = [f"| network | map | n | {' | '.join(SHOWN[c] for c in shown)} |", "|---" * (len(shown) + 3) + "|"]
-    for (model, method), row in rows.items():
-        n = " and ".join(map(str, sorted(counts[model, method])))  # with a mask, and all
-        lines.append(f"| {model} | {method} | {n} | {' | '.join(row.get(c, '-') for c in shown)} |")
+    for (model, method), row in found.scores.items():
+        n = " and ".join(map(str, sorted({interval.n for interval in row.values()})))  # with a mask, and all
+        lines.append(f"| {model} | {method} | {n} | {' | '.join(str(row.get(c, '-')) for c in shown)} |")
     return lines
 
 
@@ -324,20 +361,86 @@ def against_the_paper(found: Mapping[str, Table]) -> list[Comparison]:
     return [replace(c, adjusted=p) for c, p in zip(made, holm([c.p_value for c in made]), strict=True)]
 
 
-def page(out: Path) -> str:
+def comparisons(found: Measured) -> list[str]:
+    lines = []
+    for c in found.compared:
+        name, each = f"{c.metric} {c.part}".strip(), found.each[c.first, c.metric]
+        alone = f"; by training {', '.join(f'{d:.3f}' for d in each)}" if len(each) > 1 else ""
+        lines.append(f"- {c.first}, {name}: evidence minus that of {c.second} {c.difference}, corrected p {c.adjusted:.3g}{alone}")  # fmt: skip
+    return lines
+
+
+def page(found: Mapping[str, Measured]) -> str:
     lines: list[str] = []
-    for given in SETS:
-        by_seed = finished(out, given)
-        if not by_seed:
-            continue
-        found = {variant: join(list(tables.values())) for variant, tables in by_seed.items()}
-        seeds = {variant: len(tables) for variant, tables in by_seed.items()}
-        counted = "; ".join(f"{v}: {n}" for v, n in seeds.items())
-        lines += [f"### {given}", "", f"Trainings: {counted}.", "", *performance(found), "", *explanations(found), ""]
-        for c in against_the_paper(found):
-            lines.append(f"- {c.first}, {f'{c.metric} {c.part}'.strip()}: evidence minus that of {c.second} {c.difference}, corrected p {c.adjusted:.3g}")  # fmt: skip
-        lines.append("")
+    for given, one in found.items():
+        counted = "; ".join(f"{v}: {n}" for v, n in one.trainings.items())
+        lines += [f"### {given}", "", f"Trainings: {counted}.", "", *performance(one), "", *explanations(one), "", *comparisons(one), ""]  # fmt: skip
     return "\n".join(lines)
+
+
+# --- figures -----------------------------------------------------------------------------------------------------------------
+
+DRAWN_AGAINST = {
+    "auc": "AUC minus that of the network without a penalty",
+    "relevance_mass over_area": "relevance mass of the evidence, over the area of the masks",
+    "effect_agreement": "rank correlation of evidence with measured effects",
+}
+
+
+def figures(found: Mapping[str, Measured]) -> dict[str, bytes]:
+    """SVG by name: what a variant costs in AUC, and where its evidence lies, set by set."""
+    drawn = {}
+    for column, label in DRAWN_AGAINST.items():
+        groups: dict[str, list[Mark]] = {}
+        for given, one in found.items():
+            for variant in one.trainings:
+                change = one.difference.get(variant)
+                value = (change and change.difference) if column == "auc" else one.scores.get((variant, "evidence"), {}).get(column)  # fmt: skip
+                if value is not None:
+                    groups.setdefault(given, []).append(Mark(variant, value))
+            control = one.scores.get((PLAIN, "random_map"), {}).get(column)
+            if control is not None:
+                groups.setdefault(given, []).append(Mark("random map", control, muted=True))
+        if groups:
+            drawn[f"study-{column.split()[0].replace('_', '-')}"] = interval_plot(groups, label=label, zero=column != "relevance_mass over_area")  # fmt: skip
+    return drawn
+
+
+def pictures(out: Path, sets: Sequence[str], variants: Sequence[str], count: int = 2) -> Image.Image | None:
+    """Test images with a lesion, and the evidence of each variant for it; first trainings."""
+    rows = []
+    for name in sets:
+        part = next(iter(SETS[name].parts(out)))
+        networks = [_saved(Cell(name, variant, 0).folder(out) / "fold-0", variant, part) for variant in variants]
+        if any(network is None for network in networks):
+            continue
+        with_lesion = (part.test[i] for i in range(len(part.test)))
+        chosen = islice((s for s in with_lesion if s.mask is not None and bool(s.mask.any())), count)
+        for sample in chosen:
+            row = [outlined(sample, 192)]
+            for network in networks:
+                made = pl.explain(network, sample.input[None], pl.ContrastTarget(1, 0))
+                row.append(made.overlay(sample.image, width=192, bar=False))
+            rows.append(row)
+    return grid(rows, ["lesion", *variants]) if rows else None
+
+
+def outlined(sample: Sample, side: int) -> Image.Image:
+    """The picture with its mask's outline, two pixels wide."""
+    assert sample.image is not None
+    assert sample.mask is not None
+    size = (side, side * sample.image.shape[0] // sample.image.shape[1])
+    shown = np.array(Image.fromarray(np.asarray(sample.image)).convert("RGB").resize(size))
+    inside = np.array(Image.fromarray(sample.mask.numpy()).resize(size, Image.Resampling.NEAREST))
+    shown[binary_dilation(inside, iterations=4) & ~binary_dilation(inside, iterations=2)] = (255, 140, 0)
+    return Image.fromarray(shown)
+
+
+def _saved(folder: Path, variant: str, part: Part) -> nn.Module | None:
+    if not (folder / "manifest.json").exists():
+        return None
+    example = torch.stack([part.train[i].input for i in range(2)])
+    return pl.load(folder, model=VARIANTS[variant].network(len(part.train.classes), example))
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -364,8 +467,18 @@ def main(given: Sequence[str] | None = None) -> int:
         for name in asked.sets:
             for variant in asked.variants:
                 work(Cell(name, variant, seed), asked.out, asked.limit, asked.compared, asked.costly)
-    text = page(asked.out)
+    by_set = {name: finished(asked.out, name) for name in SETS}
+    found = {name: measured(tables) for name, tables in by_set.items() if tables}
+    text, drawn = page(found), figures(found)
     files.write_text(asked.out / "tables.md", text)
+    shown = pictures(
+        asked.out, ("fundus", "oct", "lung"), (PLAIN, PAPER, "early tap, stride 16", "local trunk, stride 8")
+    )
+    for folder in (asked.out, *([IMAGES] if asked.write else [])):
+        for name, content in drawn.items():
+            files.write_bytes(folder / f"{name}.svg", content)
+        if shown is not None:
+            shown.save(folder / "study-maps.png", optimize=True)
     if asked.write:
         words = PAGE.read_text(encoding="utf-8")
         files.write_text(PAGE, f"{words.split(BEGIN)[0]}{BEGIN}\n{text.strip()}\n{END}{words.split(END)[1]}")

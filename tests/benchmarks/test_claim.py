@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,26 @@ def test_only_the_primary_scores_of_the_evidence_are_compared_and_corrected_toge
     assert sorted(c.adjusted or 0 for c in made) == pytest.approx([min(1, 2 * low), min(1, max(2 * low, high))])
 
 
+def test_differences_are_told_for_every_training_and_drawn() -> None:
+    ones, zero = [1.0, 2.0, 3.0, 4.0], [0.0] * 4
+    again = {k: replace(r, seed=1) for k, r in enumerate(scored(OURS, zero, ones).records)}
+    paper = {k: replace(r, seed=1) for k, r in enumerate(scored(PAPER, zero, zero).records)}
+    by_seed = {
+        PAPER: {0: scored(PAPER, zero, zero), 1: Table(tuple(paper.values()))},
+        OURS: {0: scored(OURS, ones, zero), 1: Table(tuple(again.values()))},
+    }
+    found = claim.measured(by_seed)
+    mass, agreement = claim.comparisons(found)
+    assert "1.250 [" in mass
+    assert mass.endswith("; by training 2.500, 0.000")
+    assert agreement.endswith("; by training 0.000, 2.500")
+    assert found.trainings == {PAPER: 2, OURS: 2}
+    drawn = claim.figures({"toys": found})
+    assert set(drawn) == {"study-relevance-mass", "study-effect-agreement"}
+    assert all(b"early tap, stride 16" in content for content in drawn.values())
+    assert "### toys" in claim.page({"toys": found})
+
+
 def test_another_network_is_compared_with_its_own_kind() -> None:
     paper = claim.alike(RESNET, PAPER)
     assert paper == "ResNet-18, the paper's penalty"
@@ -70,10 +91,12 @@ def test_performance_is_set_against_no_penalty_with_a_verdict() -> None:
     generator = np.random.default_rng(1)
     answers = [float(np.clip(0.2 + 0.6 * (i % 2) + generator.normal(0, 0.2), 0.01, 0.99)) for i in range(60)]
     told = {PLAIN: answers, OURS: answers, "log-sum 0.05": [1 - a for a in answers]}
-    rows = claim.performance({name: predicted(name, given) for name, given in told.items()})
+    found = claim.measured({name: {0: predicted(name, given)} for name, given in told.items()})
+    rows = claim.performance(found)
     assert rows[2].endswith("| - |  |")
     assert "non-inferior (n 60, half-width 0.000)" in rows[3]
     assert "| inferior (n 60" in rows[4]
+    assert set(claim.figures({"toys": found})) == {"study-auc"}
 
 
 def test_folds_never_share_a_patient() -> None:

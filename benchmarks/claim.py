@@ -456,17 +456,23 @@ def main(given: Sequence[str] | None = None) -> int:
         "--compared", type=int, help="evidence to score by the primary scores in a part; by default of every test image"
     )
     parser.add_argument("--costly", action="store_true", help="Score-CAM too: 1,280 passes an image")
-    parser.add_argument("--tables", action="store_true", help="only make the tables of what is finished")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/study.md")
+    parser.add_argument(
+        "--tables", action="store_true", help="make tables and figures of what is finished, train nothing"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="the same, and put them into docs/study.md and docs/images"
+    )
     asked = parser.parse_args(given)
     if not WEIGHTS.exists():
         print(f"MobileNetV2's weights are not at {WEIGHTS}. Set PELLUCID_TEST_DATA.", file=sys.stderr)
         return 3
     torch.set_num_threads(1)
-    for seed in range(0 if asked.tables else asked.seeds):
+    for seed in range(0 if asked.tables or asked.write else asked.seeds):
         for name in asked.sets:
             for variant in asked.variants:
                 work(Cell(name, variant, seed), asked.out, asked.limit, asked.compared, asked.costly)
+    if not (asked.tables or asked.write):
+        return 0
     by_set = {name: finished(asked.out, name) for name in SETS}
     found = {name: measured(tables) for name, tables in by_set.items() if tables}
     text, drawn = page(found), figures(found)

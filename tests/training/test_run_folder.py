@@ -47,6 +47,28 @@ def test_the_lock_of_a_killed_trainer_is_taken_over(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
 
 
+def test_what_a_killed_trainer_had_half_written_is_deleted(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from pellucid import files
+from pellucid.training import run_folder
+with run_folder.claimed(sys.argv[1]):
+    os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    files.write_bytes(Path(sys.argv[1]) / sys.argv[2], b"half of it")
+"""
+    kept = {"state/last.pt": b"old", "model.safetensors": b"old", "evaluate/.scores.json.x.part": b"another's"}
+    for name, content in kept.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for name in ("state/last.pt", "model.safetensors"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path), name], check=False)
+        assert list((tmp_path / name).parent.glob(".*.part"))
+    with run_folder.claimed(tmp_path):
+        assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {*kept, "lock"}
+    assert all((tmp_path / name).read_bytes() == content for name, content in kept.items())
+
+
 def test_the_lock_is_dropped_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broke"), run_folder.claimed(tmp_path):
         raise ValueError("broke")

@@ -24,9 +24,14 @@ _PACKAGES = ("torch", "numpy", "lightning-fabric", "safetensors")
 _NOT_LISTED = ("manifest.json", "lock")
 
 
+_UNFINISHED = ("state/.*.part", ".model.safetensors.*.part")
+
+
 @contextmanager
 def claimed(folder: str | Path) -> Iterator[None]:
     """Hold the folder's lock. Raises `ResourceError` while another living process (or training) holds it.
+
+    What a killed process had half written (weights, states) is deleted: a run that is killed often would fill the disk.
 
     The operating system drops the lock when its holder ends, however it ends; a lock file left behind means nothing.
     """
@@ -35,6 +40,9 @@ def claimed(folder: str | Path) -> Iterator[None]:
     try:
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
+        for pattern in _UNFINISHED:
+            for part in Path(folder).glob(pattern):
+                part.unlink(missing_ok=True)
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -26,6 +26,8 @@ from pellucid.data.splits import Split, folds
 from pellucid.errors import BadInput, ConversionError, OptionError, nearest
 from pellucid.models import storage, zoo
 from pellucid.models.convert import convert
+from pellucid.models.multi_scale import multi_scale
+from pellucid.models.narrowing import local_trunk
 from pellucid.networks import check_takes, open_network, open_saved, reading_for
 from pellucid.record import Table, join
 from pellucid.sample import Dataset, Sample, Subset
@@ -46,7 +48,9 @@ Progress = Callable[[int, int], None]
 class Study:
     """All that decides the networks of a run. folds 0: one network on everything.
 
-    validation: the part of a published split on which weights and settings are chosen.
+    validation: the part of a published split on which weights and settings are chosen. layers: where evidence is
+    taken, instead of at the classifier's layer or, with besides, there as well (see `multi_scale`). local_after: the
+    layer after which convolutions are 1 wide (see `local_trunk`).
     """
 
     source: str
@@ -58,6 +62,9 @@ class Study:
     black_box: bool
     recipe: TrainingConfig
     validation: str | None = None
+    layers: tuple[str, ...] = ()
+    besides: bool = False
+    local_after: str | None = None
 
     @property
     def kind(self) -> str:
@@ -76,7 +83,8 @@ class Study:
             # Where the study lies may have changed since; where its data lie relative to it has not.
             prefix, place = parted(source)
             source = f"{prefix}{(Path(folder) / place).resolve()}" if place else source
-            return cls(**{**stored, "source": source, "recipe": recipe})
+            layers = tuple(stored.get("layers", ()))
+            return cls(**{**stored, "source": source, "recipe": recipe, "layers": layers})
         except (KeyError, TypeError) as error:
             raise BadInput(f"{path} describes no study.", why=str(error), hint="Train again.", path=path) from error
 
@@ -205,7 +213,8 @@ def _as_of_now(known: Any) -> Any:
         recipe = TrainingConfig(**known["recipe"])
     except OptionError:
         return known
-    return {"validation": None, **known, "recipe": files.plain(recipe.model_dump(mode="json"))}
+    later: dict[str, Any] = {"validation": None, "layers": [], "besides": False, "local_after": None}
+    return {**later, **known, "recipe": files.plain(recipe.model_dump(mode="json"))}
 
 
 _BEGUN = ("plan.json", "model.json", "fold-*/plan.json", "fold-*/model.json")
@@ -289,10 +298,13 @@ def _fresh(study: Study, data: Opened, fold: Fold) -> nn.Module:
         shape = zoo.shape_options(study.model, example.shape[1:])
         network = zoo.build(study.model, weights=study.weights, num_classes=len(classes), **shape)
     check_takes(network, example)
+    if study.local_after is not None:
+        network = local_trunk(network, example, study.local_after)
     if study.black_box:
         return network
     try:
-        return convert(network, example, classes=classes)
+        made = convert(network, example, classes=classes)
+        return multi_scale(made, example, study.layers, instead=not study.besides) if study.layers else made
     except ConversionError as error:
         hint = f"{error.hint} Or train it as it is: --black-box.".strip()
         raise ConversionError(error.message, why=error.why, hint=hint) from error

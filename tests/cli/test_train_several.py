@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import pellucid as pl
 from cli.kit import Run, picture
@@ -150,3 +151,36 @@ def test_a_newcomer(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "SoftCAM on photos" in Path("runs/train/report.html").read_text()
     assert run("explain", "photos/cats/0.png", "--model", "runs/train/fold-0").code == 0
     assert run("verify", "runs/train").code == 0
+
+
+def test_evidence_at_an_earlier_layer_with_cells_that_see_little(run: Run, tmp_path: Path) -> None:
+    words = ("train", "lesionlab:fundus", "--model", "torchvision:resnet18", "n_images=8", "size=64", "epochs=1", "batch_size=4")  # fmt: skip
+    narrow = run(*words, "--tap", "layer3", "--local-after", "layer1", "--out", tmp_path / "a", "penalty=l1", "strength=0.1")  # fmt: skip
+    assert narrow.code == 0, narrow.err
+    x = torch.randn(2, 3, 64, 64)
+    e = pl.explain(pl.load(tmp_path / "a"), x)
+    assert (tuple(e.map.shape[1:]), e.geometry.receptive_field) == ((16, 16), (43.0, 43.0))
+    study = json.loads((tmp_path / "a" / "study.json").read_text())
+    assert (study["layers"], study["besides"], study["local_after"]) == (["layer3"], False, "layer1")
+    assert run(*words, "--tap", "layer3", "--local-after", "layer1", "--out", tmp_path / "a", "penalty=l1", "strength=0.1").code == 0  # fmt: skip
+    several = run(*words, "--scale", "layer2", "--scale", "layer3", "--out", tmp_path / "b")
+    assert several.code == 0, several.err
+    made = pl.load(tmp_path / "b")
+    assert [scale.name for scale in made.scales(x)][:2] == ["layer2", "layer3"]  # type: ignore[operator, union-attr]
+    assert len(made.scales(x)) == 3  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--tap", "layer3", "--scale", "layer2"), "--tap and --scale exclude each other"),
+        (("--tap", "layer3", "--black-box"), "for trained evidence"),
+        (("--scale", "layer3", "--probe"), "for trained evidence"),
+        (("--tap", "layer9"), "no layer 'layer9'"),
+        (("--local-after", "layer9"), "no layer 'layer9'"),
+    ],
+)
+def test_layers_that_cannot_be(run: Run, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    ended = run("train", "lesionlab:fundus", "--model", "torchvision:resnet18", "--out", tmp_path / "r", *words, "n_images=8", "size=64")  # fmt: skip
+    assert ended.code == 2
+    assert message in ended.err

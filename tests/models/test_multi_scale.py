@@ -377,3 +377,32 @@ def test_the_pooling_is_a_setting_of_training(pooling: str, tmp_path: Path) -> N
     assert float(explained.contributions().residual.abs()) < 1e-5
     with pytest.raises(OptionError, match="evidence heads of its own"):
         pl.train(run.model, Spots(), config, progress=False)
+
+
+def test_instead_of_the_last_layer_the_network_ends_at_the_named_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = zoo.build("torchvision:resnet18", num_classes=3).eval()
+    x = torch.randn(2, 3, 64, 64)
+    made = stirred(multi_scale(net, x, "layer2", instead=True))
+    ran: list[str] = []
+    for name, module in made.model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    trunk = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2)
+    cells, head = trunk(x), made.heads[0].evidence
+    torch.testing.assert_close(made(x), head(cells.mean((2, 3))))
+    assert "layer1" in ran
+    assert not [name for name in ran if name.startswith(("layer3", "layer4", "fc"))]
+    torch.testing.assert_close(made.evidence(x).maps, F.conv2d(cells, head.weight[:, :, None, None]))
+    e = pl.explain(made, x, 1)
+    assert e.geometry.receptive_field == (99.0, 99.0)
+    trained = {name.split(".")[0] for name, p in made.model.named_parameters() if p.requires_grad}
+    assert trained == {"conv1", "bn1", "layer1", "layer2"}
+    made.save(tmp_path)
+    again = pl.load(tmp_path)
+    assert torch.equal(again(x), made(x))
+    assert again.early  # type: ignore[union-attr]
+
+
+def test_instead_needs_a_layer() -> None:
+    with pytest.raises(OptionError, match="nothing instead"):
+        multi_scale(small(), inputs(), instead=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +113,14 @@ def test_a_network_that_needs_its_sizes_is_refused_with_the_reason() -> None:
     flat = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4 * 12 * 12, 2))
     with pytest.raises(OptionError, match="does not run with 1-wide"):
         pl.local_trunk(flat, torch.randn(2, 2, 16, 16), "0")
+
+
+def test_a_narrow_network_of_the_zoo_is_rebuilt_from_its_folder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 64, 64)
+    narrow = pl.local_trunk(zoo.build("torchvision:resnet18", num_classes=3), x, "layer2")
+    for k, made in enumerate((pl.convert(narrow, x), pl.multi_scale(narrow, x, "layer3", instead=True))):
+        made.save(tmp_path / str(k))
+        again = pl.load(tmp_path / str(k))
+        assert torch.equal(again(x), made(x))
+        assert pl.explain(again, x).map.shape[-2:] == (8, 8)

@@ -32,6 +32,7 @@ EXAMPLES = (
     "pellucid train index.csv --model pellucid:s8 --folds 5 --seeds 3 --out runs/spread epochs=10 size=128",
     "pellucid train photographs/ --model pellucid:s8 --sweep --out runs/sweep penalty=l1,entropy strength=0.02,0.1,0.5 val_fraction=0.2",
     "pellucid train photographs/ --model torchvision:resnet50 --devices 2 --nodes 2 --rdzv node1:29500 --out /shared/runs/big",
+    "pellucid train photographs/ --model torchvision:mobilenet_v2 --weights mobilenet_v2.pth --tap features.13 --local-after features.6 --out runs/local",
     "pellucid train photographs/ --validation val --model pellucid:s8 --out runs/chosen epochs=20 keep_best=val_loss",
     "pellucid train beats.txt --model pellucid:s8 --folds 5 --out runs/beats epochs=60 rate=250",
 )
@@ -70,6 +71,24 @@ def run(
     black_box: Annotated[
         bool, typer.Option("--black-box", help="Train the network as it is, without conversion.")
     ] = False,
+    tap: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tap", metavar="LAYER", help="Take the evidence at this layer instead of the last; again for more."
+        ),
+    ] = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scale", metavar="LAYER", help="Add evidence at this layer to that of the last; again for more."
+        ),
+    ] = None,
+    local_after: Annotated[
+        str | None,
+        typer.Option(
+            "--local-after", metavar="LAYER", help="Make convolutions after this layer 1 wide: cells see little."
+        ),
+    ] = None,
     seeds: Annotated[
         int,
         typer.Option(
@@ -115,6 +134,7 @@ def run(
 
     reader_for(source)  # a wrong path is said before anything is loaded
     _check_together(probe, black_box, sweep, seeds)
+    _check_layers(tap, scale, probe or black_box)
     from pellucid.study import Study
     from pellucid.training.config import TrainingConfig
 
@@ -138,7 +158,20 @@ def run(
         _check_probe(recipe)
     named = None if weights is None else str(weights)
     made = TrainingConfig(**{"seed": seed, "device": device, **recipe})
-    study = Study(source, reading, model, named, folds, probe, black_box, made, validation)
+    study = Study(
+        source,
+        reading,
+        model,
+        named,
+        folds,
+        probe,
+        black_box,
+        made,
+        validation,
+        tuple(tap or scale or ()),
+        bool(scale),
+        local_after,
+    )
     if dry_run:
         print(study.recipe.to_yaml())
         if axes is not None:
@@ -167,6 +200,22 @@ def _check_together(probe: bool, black_box: bool, sweep: bool, seeds: int) -> No
             "--sweep and --seeds exclude each other.",
             why="A sweep chooses settings, seeds tell how much a result owes to chance.",
             hint="Sweep first, then train what was chosen with --seeds.",
+        )
+
+
+def _check_layers(tap: list[str] | None, scale: list[str] | None, without: bool) -> None:
+    """Raise `OptionError` where it would not be clear where the evidence is taken, or there is none."""
+    if tap and scale:
+        raise OptionError(
+            "--tap and --scale exclude each other.",
+            why="--tap is instead of the last layer, --scale besides it.",
+            hint="Leave one out; --tap can be given for every layer.",
+        )
+    if without and (tap or scale):
+        raise OptionError(
+            "--tap and --scale are for trained evidence.",
+            why="A black box has none, and a probe takes the network's last features.",
+            hint="Leave them out, or --black-box and --probe.",
         )
 
 

@@ -10,7 +10,7 @@ where it looks. With no further layer this is the network with another pooling (
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from pellucid import hooks
 from pellucid.call import Call
-from pellucid.errors import BadInput, ConversionError, LayerError
+from pellucid.errors import BadInput, ConversionError, LayerError, OptionError
 from pellucid.models import zoo
 from pellucid.models.capture import CapturePoint, capture
 from pellucid.models.certificate import Certificate
@@ -94,11 +94,15 @@ class Scale:
     geometry: Geometry
 
 
+class _Enough(Exception):
+    """All stages were seen: the rest of the trunk has nothing to add."""
+
+
 class MultiScale(nn.Module):
     """A trunk with an evidence head at each of several layers; called like the network, explained like a SoftCAM.
 
     Made by `multi_scale` or `with_pooling`, not by hand. model: the trunk, complete; what it does after the last stage
-    is computed and not used. heads: one per stage. The logits are all that it returns: auxiliary outputs of the trunk
+    is not used, and with `early`, where that is more than the classifier, not computed either. heads: one per stage. The logits are all that it returns: auxiliary outputs of the trunk
     are dropped. certificate: what was found when it was made; training changes the logits, not that cells add up.
     """
 
@@ -111,9 +115,11 @@ class MultiScale(nn.Module):
         *,
         task: Task | None = None,
         classes: Sequence[str] | None = None,
+        early: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
+        self.early = early
         self.stages = tuple(stages)
         self.heads = nn.ModuleList(heads)
         self.certificate = certificate
@@ -131,6 +137,7 @@ class MultiScale(nn.Module):
             described = {
                 "trunk": trunk, "stages": [asdict(s) for s in self.stages],
                 "heads": [h.options() for h in self._heads()], "certificate": self.certificate.as_dict(),
+                **({"early": True} if self.early else {}),
             }  # fmt: skip
             self.pellucid_source: Any = {"name": "pellucid:multi_scale", "options": described}
 
@@ -141,6 +148,7 @@ class MultiScale(nn.Module):
         stages: Sequence[Mapping[str, Any]],
         heads: Sequence[Mapping[str, Any]],
         certificate: dict[str, Any],
+        early: bool = False,
     ) -> MultiScale:
         """The same structure with random weights, from what a saved one notes of itself."""
         return cls(
@@ -148,6 +156,7 @@ class MultiScale(nn.Module):
             [Stage.from_dict(s) for s in stages],
             [EvidenceHead(**h) for h in heads],
             Certificate.from_dict(certificate),
+            early=early,
         )
 
     def forward(self, *args: Any, return_evidence: bool = False, **kwargs: Any) -> Any:
@@ -233,8 +242,11 @@ class MultiScale(nn.Module):
             # What the heads compute must not be seen by taps on functions: those count the network's own calls.
             with torch._C.DisableTorchFunction():
                 found[i] = look(self.heads[i], self.stages[i].cells(features, size))
+            # What traces a graph drops the rest by itself, and cannot follow an exception.
+            if self.early and len(found) == len(self.stages) and not torch.compiler.is_compiling():
+                raise _Enough
 
-        with ExitStack() as stack:
+        with ExitStack() as stack, suppress(_Enough):
             for i, stage in enumerate(self.stages):
                 stack.enter_context(capture(self.model, stage.capture, partial(take, i)))
             self.model(*args, **kwargs)
@@ -311,6 +323,7 @@ def multi_scale(
     example: Float[Tensor, "batch channels *spatial"],
     layers: str | Sequence[str] = (),
     *,
+    instead: bool = False,
     pooling: PoolingName = "mean",
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -321,15 +334,16 @@ def multi_scale(
     """A copy of a network with an evidence head at each named layer beside the classifier's own; for training.
 
     model: a SoftCAM of kind "exact", or what `convert` makes one of. layers: dotted names of layers that give feature
-    maps `(batch, channels, *grid)`, for example "layer2" and "layer3" of a ResNet; the classifier's is always there.
+    maps `(batch, channels, *grid)`, for example "layer2" and "layer3" of a ResNet; the classifier's is there besides.
+    instead: the named layers take the classifier's place (an earlier tap: cells that see less, passes that end there).
     pooling and its options: of every head (see `EvidenceHead`). args, kwargs: the network's other inputs.
 
     The heads of the named layers start at zero and the classifier's with its weights, so that with pooling="mean" the
-    logits are at first the network's own. Its certificate tells the kind: "exact", "exact_at_this_image", or "retrain"
+    logits are at first the network's own; with `instead` they are zero. Its certificate tells the kind: "exact", "exact_at_this_image", or "retrain"
     where the pooling changed the logits of the example. The old head's parameters are kept, and no longer train.
 
     Raises `ConversionError` where the network is not exact, `LayerError` for layers that give no feature map,
-    `OptionError` for an unknown pooling.
+    `OptionError` for an unknown pooling, and for `instead` without a layer.
     """
     if isinstance(model, SoftCAM):
         softcam = deepcopy(model)
@@ -343,9 +357,16 @@ def multi_scale(
     with torch.inference_mode(False), hooks.untouched(trunk):
         few = few.detach().clone().to(next(trunk.parameters()).device)
         call = call.rows(torch.arange(len(few)))
-        stages = [*_laterals(call, few, (layers,) if isinstance(layers, str) else layers), _last(softcam, call, few)]
-        heads = _first_heads(softcam, stages, pooling, options)
-        made = MultiScale(trunk, stages, heads, softcam.certificate, task=softcam.task, classes=softcam.classes)
+        stages = _laterals(call, few, (layers,) if isinstance(layers, str) else layers)
+        if instead and not stages:
+            raise OptionError(
+                "There is nothing instead of the classifier's layer.", hint="Name one or more: layers=..."
+            )
+        stages += [] if instead else [_last(softcam, call, few)]
+        heads = _first_heads(softcam, stages, pooling, options, new=instead)
+        made = MultiScale(
+            trunk, stages, heads, softcam.certificate, task=softcam.task, classes=softcam.classes, early=instead
+        )
         made.preprocessing = getattr(softcam, "preprocessing", None) or made.preprocessing
         made.eval()
         made.certificate = _certificate(made, softcam, call, few, pooling)
@@ -433,9 +454,9 @@ def _fields(call: Call, x: Tensor, layers: Sequence[str]) -> dict[str, dict[str,
 
 
 def _first_heads(
-    softcam: SoftCAM, stages: Sequence[Stage], pooling: PoolingName, options: Mapping[str, Any]
+    softcam: SoftCAM, stages: Sequence[Stage], pooling: PoolingName, options: Mapping[str, Any], *, new: bool
 ) -> list[EvidenceHead]:
-    """Heads that say nothing, and the classifier's with its own weights."""
+    """Heads that say nothing, and the classifier's with its own weights unless all are new."""
     classes, like = softcam.certificate.classes, next(p for p in softcam.parameters() if p.is_floating_point())
     heads = [
         EvidenceHead(stage.channels, classes, pooling, **options, bias=stage is stages[-1]).to(like) for stage in stages
@@ -446,6 +467,8 @@ def _first_heads(
             head.evidence.weight.zero_()
         last = heads[-1].evidence
         last.bias.zero_()
+        if new:
+            return heads
         if own is None:
             nn.init.eye_(last.weight)
         else:

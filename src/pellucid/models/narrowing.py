@@ -6,6 +6,7 @@ narrow kernels are the sums of the wide ones, so that a trained network goes on 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from pellucid import hooks
 from pellucid.backends import first_line
 from pellucid.errors import LayerError, OptionError
+from pellucid.models import zoo
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _POOLINGS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
@@ -38,9 +40,7 @@ def local_trunk(model: nn.Module, example: Float[Tensor, "batch channels *spatia
     narrow, few = deepcopy(model), example[:2].detach().clone()
     with torch.inference_mode(False), hooks.untouched(narrow):
         after = _after(narrow, few, layer)
-        for name, module in after:
-            parent, _, last = name.rpartition(".")
-            setattr(narrow.get_submodule(parent), last, _one_wide(module))
+        _narrow(narrow, after)
         try:
             narrow(few)
         except Exception as error:
@@ -49,13 +49,22 @@ def local_trunk(model: nn.Module, example: Float[Tensor, "batch channels *spatia
                 why=first_line(error),
                 hint="Name a later layer; convolutions without padding cannot be narrowed.",
             ) from error
-    for (_, old), new in zip(after, (narrow.get_submodule(name) for name, _ in after), strict=True):
-        new.train(old.training)
+    for name in after:
+        narrow.get_submodule(name).train(model.get_submodule(name).training)
+    known = zoo.source_of(model)
+    narrow.pellucid_source = None if known is None else {"name": "pellucid:local_trunk", "options": {"network": known, "convolutions": after}}  # type: ignore[assignment]  # fmt: skip
     return narrow
 
 
-def _after(model: nn.Module, x: Tensor, layer: str) -> list[tuple[str, Any]]:
-    """The convolutions that first run after `layer`, by name."""
+def rebuilt_local_trunk(network: Mapping[str, Any], convolutions: Sequence[str]) -> nn.Module:
+    """The same structure with random weights, from what a saved one notes of itself."""
+    model = zoo.build(network["name"], **network["options"])
+    _narrow(model, convolutions)
+    return model.eval()
+
+
+def _after(model: nn.Module, x: Tensor, layer: str) -> list[str]:
+    """The names of the convolutions that first run after `layer`."""
     hooks.find_layer(model, layer)
     modules = dict(model.named_modules())
     order: list[str] = []
@@ -79,7 +88,13 @@ def _after(model: nn.Module, x: Tensor, layer: str) -> list[tuple[str, Any]]:
             )
     if not later:
         raise OptionError(f"No convolution runs after '{layer}'.", hint="Name an earlier layer.")
-    return [(name, watched[name]) for name in later]
+    return later
+
+
+def _narrow(model: nn.Module, convolutions: Sequence[str]) -> None:
+    for name in convolutions:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, _one_wide(model.get_submodule(name)))
 
 
 def _one_wide(conv: Any) -> Any:

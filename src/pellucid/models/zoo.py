@@ -57,12 +57,14 @@ def source_of(model: nn.Module) -> dict[str, Any] | None:
 def _pellucid(name: str, options: dict[str, Any]) -> nn.Module:
     from pellucid.models.bagnet import BagNet
     from pellucid.models.multi_scale import MultiScale
+    from pellucid.models.narrowing import rebuilt_local_trunk
     from pellucid.models.s8 import S8
 
     known: dict[str, Any] = {
         "s8": S8,
         **{f"bagnet{field}": partial(BagNet, field) for field in (9, 17, 33)},
         "multi_scale": MultiScale.rebuilt,
+        "local_trunk": rebuilt_local_trunk,
     }
     if name not in known:
         raise OptionError(f"pellucid has no network '{name}'.", hint=nearest(name, known))

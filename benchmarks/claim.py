@@ -106,11 +106,14 @@ def _mobilenet(classes: int) -> Any:
 
 @dataclass(frozen=True)
 class Variant:
-    """How the network is made and what its training adds. frozen: only a linear probe is fitted."""
+    """How the network is made and what its training adds. frozen: only a linear probe is fitted. same: the variant whose
+    trained network this is, with maps `finer` times as fine."""
 
     network: Callable[[int, torch.Tensor], nn.Module] = softcam
     recipe: Mapping[str, Any] = field(default_factory=dict)
     frozen: bool = False
+    same: str = ""
+    finer: int = 1
 
 
 PENALISED = {"penalty_warm_up": 0.3}
@@ -120,6 +123,7 @@ VARIANTS: Mapping[str, Variant] = {
     PLAIN: Variant(),
     "frozen, linear probe": Variant(frozen=True),
     PAPER: Variant(recipe=PUBLISHED),
+    f"{PAPER}, maps 4 times finer": Variant(recipe=PUBLISHED, same=PAPER, finer=4),
     "L1 0.1, all images": Variant(recipe={"penalty": "l1", "strength": 0.1, **PENALISED}),
     "contrast entropy 0.05": Variant(recipe=CONTRAST),
     "log-sum 0.05": Variant(recipe={"penalty": "log_sum", "strength": 0.05, **PENALISED}),
@@ -239,7 +243,10 @@ def work(cell: Cell, out: Path, limit: int | None, compared: int | None, costly:
         if variant.frozen:
             model = probe(network, part.train, seed=cell.seed)
         else:
-            model = pl.train(network, part.train, recipe, folder=folder / f"fold-{k}", progress=False).model
+            home = replace(cell, variant=variant.same or cell.variant).folder(out) / f"fold-{k}"
+            model = pl.train(network, part.train, recipe, folder=home, progress=False).model
+        if variant.finer > 1:
+            model = model.finer(variant.finer, example)
         if torch.cuda.is_available():
             model.cuda()
         whole, count = cell.variant == alike(cell.variant, PLAIN), len(part.test)

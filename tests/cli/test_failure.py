@@ -8,6 +8,7 @@ import pickle
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,15 @@ def test_an_internal_error_leaves_a_log(
     assert "Traceback" in run(*arguments, "--debug").err
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell starts what runs in the background with it ignored, and Python leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_tells_how_to_go_on(run: Run, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pellucid.api, "explain", lambda *a, **k: signal.raise_signal(signal.SIGINT))
     photo = pictures / "a b.png"

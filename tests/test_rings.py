@@ -86,7 +86,8 @@ def test_evidence_that_no_half_takes_away_is_no_ring() -> None:
         return Interval(value, value - 0.01, value + 0.01, 20, 20)
 
     assert not ClassRing("a", at(-0.5), at(-0.1), at(-0.4)).found
-    assert ClassRing("a", at(0.1), at(0.5), at(-0.4)).found
+    assert not ClassRing("a", at(-0.2), at(0.1), at(-0.3)).found  # the edge hardly matters
+    assert ClassRing("a", at(0.1), at(0.9), at(-0.8)).found
 
 
 def test_few_inputs_settle_nothing() -> None:

@@ -29,6 +29,7 @@ from pellucid.targets import OneVsRestTarget
 FEWEST = 8  # inputs of a class
 IMAGES = 64  # looked at after a training
 LEVEL = 0.95
+ENOUGH = 0.5  # of what evenly spread evidence loses: below, the field's edge decides nothing
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ClassRing:
     @property
     def found(self) -> bool:
         """Whether the evidence goes with the outer half, and more than with the inner one, beyond chance."""
-        return self.difference.high < 0 < self.outer.low
+        return self.difference.high < 0 and self.outer.low > ENOUGH
 
     def __str__(self) -> str:
         told = "a ring" if self.found else "no ring" if self.difference.low > 0 else "not settled"

@@ -200,3 +200,22 @@ def test_networks_are_compared_on_shared_patients_with_a_verdict() -> None:
     assert worse["auc"].difference.mean == pytest.approx(auc(bad, labels) - auc(good, labels))
     with pytest.raises(OptionError, match="no predictions of 'odd'"):
         table.compare_performance("odd", "old")
+
+
+def test_some_scores_of_performance_are_those_of_all() -> None:
+    answers = np.random.default_rng(3).random((2, 30))
+    table = Table(
+        (),
+        tuple(
+            Prediction(f"s{i}", "", model, i % 2, (1 - p, p))
+            for model, row in zip("ab", answers.tolist(), strict=True)
+            for i, p in enumerate(row)
+        ),
+    )
+    some = table.performance(scores=["brier", "auc"], resamples=50)
+    assert some == [r for r in table.performance(resamples=50) if r.metric in ("auc", "brier")]
+    assert [c.metric for c in table.compare_performance("a", "b", scores=["auc"], resamples=50)] == ["auc"]
+    with pytest.raises(OptionError, match="no score 'acu'"):
+        table.performance(scores=["acu"])
+    with pytest.raises(OptionError, match="no score 'acu'"):
+        table.compare_performance("a", "b", scores=["acu"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -246,6 +246,14 @@ def sign_flip_p(
     return float((as_large.sum() + 1) / (resamples + 1))
 
 
+def _chosen(names: Sequence[str] | None, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the known that are named; all where no names are given."""
+    for name in names or ():
+        if name not in known:
+            raise OptionError(f"There is no score '{name}'.", hint=nearest(name, known))
+    return {name: known[name] for name in known if names is None or name in names}
+
+
 def _on_rows(
     score: Callable[..., float], probabilities: NDArray[Any], labels: NDArray[Any], rows: NDArray[np.intp]
 ) -> float:
@@ -280,8 +288,10 @@ class Table:
         """Samples that could not be read and explanations that failed, each with its reason."""
         return [r for r in self.records if r.status.startswith("failed")]
 
-    def performance(self, *, seed: int = 0, resamples: int = RESAMPLES) -> list[PerformanceRow]:
-        """How well each network predicts: accuracy, balanced accuracy and AUC (macro, one against the rest)."""
+    def performance(
+        self, *, scores: Sequence[str] | None = None, seed: int = 0, resamples: int = RESAMPLES
+    ) -> list[PerformanceRow]:
+        """How well each network predicts. scores: names in `performance.SCORES`, by default all."""
         from pellucid.performance import SCORES
 
         rows = []
@@ -289,7 +299,7 @@ class Table:
             mine = [p for p in self.predictions if p.model == model]
             labels, probabilities = np.array([p.label for p in mine]), np.array([p.probabilities for p in mine])
             groups = [p.group or p.sample for p in mine]
-            for metric, score in SCORES.items():
+            for metric, score in _chosen(scores, SCORES).items():
                 statistic = partial(_on_rows, score, probabilities, labels)
                 rows.append(PerformanceRow(model, metric, bootstrap(statistic, groups, seed=seed, resamples=resamples)))
         return rows
@@ -389,9 +399,7 @@ class Table:
         first, second = (np.array([side[k].probabilities for k in shared]) for side in (mine, theirs))
         groups = [mine[k].group or mine[k].sample for k in shared]
         found = []
-        for metric, score in SCORES.items():
-            if scores is not None and metric not in scores:
-                continue
+        for metric, score in _chosen(scores, SCORES).items():
             sign = -1 if metric in LESS_IS_BETTER else 1
             statistic = partial(_difference_on_rows, score, sign, first, second, labels)
             interval = bootstrap(statistic, groups, seed=seed, resamples=resamples)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pellucid import hooks
 from pellucid.backends import first_line
+from pellucid.call import weights_device
 from pellucid.errors import LayerError, OptionError
 from pellucid.models import zoo
 
@@ -37,7 +38,7 @@ def local_trunk(model: nn.Module, example: Float[Tensor, "batch channels *spatia
 
     Receptive fields of BatchNorm in training and of global blocks (squeeze-and-excitation) are the whole input still.
     """
-    narrow, few = deepcopy(model), example[:2].detach().clone()
+    narrow, few = deepcopy(model), example[:2].detach().clone().to(weights_device(model))
     with torch.inference_mode(False), hooks.untouched(narrow):
         after = _after(narrow, few, layer)
         _narrow(narrow, after)

@@ -14,6 +14,7 @@ from pellucid.errors import OptionError
 from pellucid.models import zoo
 from pellucid.record import Interval
 from pellucid.rings import ClassRing, find_rings, note_on_rings
+from reference.samples import Held
 
 SIDE, FIELD = 40, 9
 
@@ -147,18 +148,9 @@ def test_training_with_few_deciding_cells_says_what_it_found(tmp_path: Path, cap
 
 
 def test_a_ring_is_told_in_plain_words() -> None:
-    class Dots:
-        classes, fingerprint = ("none", "dot"), "dots"
-        x, places = dots(200)
-
-        def __len__(self) -> int:
-            return len(self.x)
-
-        def __getitem__(self, i: int) -> pl.Sample:
-            return pl.Sample(self.x[i], 1, name=str(i), group=str(i))
-
-    note = note_on_rings(network(at_distance(4, 4), "lse"), Dots())  # type: ignore[arg-type]
+    data = Held([pl.Sample(x, 1, name=str(i), group=str(i)) for i, x in enumerate(dots(200)[0])])
+    note = note_on_rings(network(at_distance(4, 4), "lse"), data)
     assert note is not None
     assert note.startswith("The map is a ring around what decides: class 1 against the rest: a ring (inner half ")
     assert "n 64)" in note
-    assert note_on_rings(network(at_distance(4, 4)), Dots()) is None  # type: ignore[arg-type]
+    assert note_on_rings(network(at_distance(4, 4)), data) is None

@@ -139,10 +139,6 @@ def run(
     from pellucid.training.config import TrainingConfig
 
     processes = _processes(devices, nodes, rdzv, max_restarts, device)
-    if probe and processes is not None:
-        raise OptionError(
-            "A probe is fitted in one process.", why="--devices and --nodes ask for several.", hint="Leave them out."
-        )
     given = {**_recipe(recipe_name, source, quiet), **options.settings(words, config)}
     axes = _axes(given) if sweep else None
     reading, recipe = options.divided(given, source, TrainingConfig.model_fields)
@@ -155,30 +151,15 @@ def run(
     assert model is not None
     folds = folds or 0
     if probe:
-        _check_probe(recipe)
+        _check_probe(recipe, processes)
     named = None if weights is None else str(weights)
     made = TrainingConfig(**{"seed": seed, "device": device, **recipe})
     study = Study(
-        source,
-        reading,
-        model,
-        named,
-        folds,
-        probe,
-        black_box,
-        made,
-        validation,
-        tuple(tap or scale or ()),
-        bool(scale),
-        local_after,
-    )
+        source, reading, model, named, folds, probe, black_box, made, validation=validation,
+        layers=tuple(tap or scale or ()), besides=bool(scale), local_after=local_after,
+    )  # fmt: skip
     if dry_run:
-        print(study.recipe.to_yaml())
-        if axes is not None:
-            from pellucid.sweep import runs_of
-
-            print(f"runs: {', '.join(runs_of(*axes))}")
-        say("Nothing was trained (--dry-run).", quiet=quiet)
+        _tell(study, axes, quiet)
         return
     how = _How(out, processes, again=resume == "never", as_json=as_json, quiet=quiet)
     if axes is not None:
@@ -219,8 +200,22 @@ def _check_layers(tap: list[str] | None, scale: list[str] | None, without: bool)
         )
 
 
-def _check_probe(recipe: Mapping[str, Any]) -> None:
+def _tell(study: Study, axes: tuple[list[str], list[float]] | None, quiet: bool) -> None:
+    """What would be trained."""
+    print(study.recipe.to_yaml())
+    if axes is not None:
+        from pellucid.sweep import runs_of
+
+        print(f"runs: {', '.join(runs_of(*axes))}")
+    say("Nothing was trained (--dry-run).", quiet=quiet)
+
+
+def _check_probe(recipe: Mapping[str, Any], processes: Processes | None) -> None:
     """Raise `OptionError` for a setting that a probe does not have."""
+    if processes is not None:
+        raise OptionError(
+            "A probe is fitted in one process.", why="--devices and --nodes ask for several.", hint="Leave them out."
+        )
     unknown = set(recipe) - {"seed", "device", "max_bad"}
     if unknown:
         raise OptionError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch.multiprocessing as mp
 
 pytest.importorskip("lightning_fabric")
 
-from pellucid.errors import OptionError
+from pellucid.errors import BadInput, OptionError
+from pellucid.training.launch import Processes, launch
 from pellucid.training.ranks import Ranks
 from training import processes
 from training.processes import AS_IF_NOT, CASES, done
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="threads are listed in Linux's /proc")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,20 @@ def test_two_processes_are_one(pair: Any, name: str) -> None:
         assert other == pytest.approx(row, rel=1e-9)
     assert first["skipped"] == second["skipped"] == alone["skipped"]
     assert first["best"] == second["best"] == alone["best"]
+
+
+@on_linux
+def test_no_thread_outlives_the_group(pair: Any) -> None:
+    """Such a thread aborts the process where it drops the last reference to a tensor while Python ends."""
+    assert all(found["threads in the group"] for found in pair[1])
+    assert [(pair[0] / f"{rank}.threads").read_text() for rank in range(2)] == ["", ""]
+
+
+@on_linux
+def test_no_thread_outlives_a_failed_training(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="of 23 samples cannot be used"):
+        launch(Processes(devices=2, max_restarts=0, device="cpu"), processes.bad_training, tmp_path)
+    assert [(tmp_path / f"{rank}.threads").read_text() for rank in range(2)] == ["", ""]
 
 
 def test_errors_of_one_are_errors_of_all(pair: Any) -> None:

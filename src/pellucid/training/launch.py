@@ -5,6 +5,8 @@ When a process dies, all are ended and started again, up to a number of times: a
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
 import pickle
@@ -136,11 +138,9 @@ def _work(scratch: Path, on_cuda: bool, function: Callable[..., Any], arguments:
     try:
         if (scratch / _STOP).exists():
             raise KeyboardInterrupt
-        _begin(on_cuda)
-        try:
+        with _begun(on_cuda):
             function(*arguments)
-        finally:
-            dist.destroy_process_group()  # whoever waits for this process learns that it has gone
+        return
     except BaseException as error:
         known = isinstance(error, PellucidError | KeyboardInterrupt)
         if not known:
@@ -149,8 +149,9 @@ def _work(scratch: Path, on_cuda: bool, function: Callable[..., Any], arguments:
             note.write_bytes(_pickled(error))
         if os.getppid() != getattr(parent_process(), "pid", None):
             os._exit(1)  # the launcher is gone: nobody would ever say that all are done
-        if not known:
-            sys.exit(1)
+    gc.collect()  # as in `process_group`, where the error still held the training
+    if not known:
+        sys.exit(1)
 
 
 def _pickled(error: BaseException) -> bytes:
@@ -163,15 +164,34 @@ def _pickled(error: BaseException) -> bytes:
     return sent
 
 
-def _begin(on_cuda: bool) -> None:
+@contextmanager
+def _begun(on_cuda: bool) -> Iterator[None]:
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would wait for the others before it listens
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
-    signal.signal(signal.SIGINT, before)
-    again, most = (int(os.environ[f"TORCHELASTIC_{name}"]) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
-    if again and dist.get_rank() == 0:
-        print(f"A process died; all are started again ({again} of {most}).", file=sys.stderr, flush=True)
+    with process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo"):
+        signal.signal(signal.SIGINT, before)
+        again, most = (int(os.environ[f"TORCHELASTIC_{name}"]) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+        if again and dist.get_rank() == 0:
+            print(f"A process died; all are started again ({again} of {most}).", file=sys.stderr, flush=True)
+        yield
+
+
+@contextmanager
+def process_group(backend: str, **where: Any) -> Iterator[None]:
+    """A process group whose threads end with it; where: as `torch.distributed.init_process_group` takes it.
+
+    A thread of a group that outlives it may drop the last reference to a tensor while Python ends, and then the
+    process is aborted after its work was done ("terminate called without an active exception").
+    """
+    # Some modules that DistributedDataParallel imports take the group of that moment as a default argument, for ever.
+    importlib.import_module("torch._dynamo")
+    dist.init_process_group(backend, **where)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()  # whoever waits for this process learns that it has gone
+        gc.collect()  # what is left of the trainings refers to the group
 
 
 def _noted(scratch: Path) -> BaseException | None:
@@ -254,4 +274,4 @@ def _surroundings() -> Iterator[None]:
                 os.environ[name] = value
 
 
-__all__ = ["Processes", "launch"]
+__all__ = ["Processes", "launch", "process_group"]

@@ -40,4 +40,12 @@ def test_verdict_rests_on_the_interval_of_the_measured_effect() -> None:
     block = demo._shortcut_block((shortcut(0.0, -0.1, 0.2), shortcut(0.9, 3.0, 5.0)))
     assert "rho = 0, networks are not shown to rely on it" in block.verdict
     assert "rho = 0.9, networks rely on it" in block.verdict
-    assert "80 times as large" in block.verdict  # 4.0 over 0.05
+
+
+def test_a_ratio_is_given_only_where_both_intervals_exclude_zero() -> None:
+    verdict = demo._shortcut_block((shortcut(0.0, 0.04, 0.06), shortcut(0.9, 3.0, 5.0))).verdict
+    assert "80 times as large" in verdict  # 4.0 over 0.05
+    for clean, planted in (((-0.1, 0.2), (3.0, 5.0)), ((0.04, 0.06), (-1.0, 5.0))):
+        verdict = demo._shortcut_block((shortcut(0.0, *clean), shortcut(0.9, *planted))).verdict
+        assert "times as large" not in verdict
+        assert "cannot be told: an interval of it contains zero" in verdict

@@ -272,11 +272,11 @@ def _shortcut_block(shortcuts: tuple[Shortcut, ...]) -> ShortcutBlock:
         f"showing the letter changes the log-odds of a lesion by {s.effect.change}, and the evidence in its zone by {s.effect.contrast}."
         for s in shortcuts
     ]  # fmt: skip
-    clean, planted = (abs(s.effect.contrast.mean) for s in shortcuts)
+    clean, planted = (s.effect.contrast for s in shortcuts)
     words.append(
-        f"The evidence in the letter's zone, with against without it, is {planted / clean:.0f} times as large where the letter was a shortcut."
-        if clean
-        else ""
+        f"The evidence in the letter's zone, with against without it, is {abs(planted.mean / clean.mean):.0f} times as large where the letter was a shortcut."
+        if _excludes_zero(clean) and _excludes_zero(planted)
+        else "By how many times the evidence in the letter's zone grew cannot be told: an interval of it contains zero."
     )
     about = (
         "The same held-out images are rendered with and without the letter; nothing else differs. rho is the strength of the letter's link with the label in training. "

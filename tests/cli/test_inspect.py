@@ -48,6 +48,17 @@ def test_a_saved_model_is_measured_and_what_was_found_is_kept(
     assert "Nothing was measured" in kept.err
 
 
+def test_a_network_with_several_heads_is_measured_too(run: Run, pictures: Path, tmp_path: Path) -> None:
+    network = pl.multi_scale(zoo.build("pellucid:s8").eval(), torch.randn(2, 3, 64, 64), "features.1", instead=True)
+    torch.nn.init.normal_(network.heads[0].evidence.weight)  # type: ignore[union-attr, arg-type]
+    network.save(tmp_path / "early")
+    ended = run("inspect", tmp_path / "early", "--images", pictures, "--limit", 3, "--write", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["certificate"]["leakage"]["box"] < 1e-6
+    assert run("verify", tmp_path / "early").code == 0
+    assert "outside the receptive field" in run("inspect", tmp_path / "early").out
+
+
 def test_a_named_network_is_converted_to_be_looked_into(run: Run, pictures: Path, tmp_path: Path) -> None:
     torch.save(zoo.build("pellucid:s8").state_dict(), tmp_path / "w.pth")
     given = ("inspect", "pellucid:s8", "--weights", tmp_path / "w.pth", "--size", 72)

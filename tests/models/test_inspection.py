@@ -89,6 +89,45 @@ def test_an_exact_network_of_any_rank(rank: int) -> None:
     assert found.notes == softcam.certificate.notes
 
 
+def trained(network: pl.MultiScale) -> pl.MultiScale:
+    """Heads that say something, as training would make them."""
+    for head in network.heads:
+        nn.init.normal_(head.evidence.weight, generator=torch.Generator().manual_seed(1))  # type: ignore[union-attr, arg-type]
+    return network
+
+
+def test_several_heads_of_any_rank(rank: int) -> None:
+    """What a cell sees through the finer head alone, and through both: layers of 3 in steps of 2."""
+    x = inputs(rank, batch=5, side=32 if rank < 3 else 16)
+    early = trained(pl.multi_scale(GapNet(rank).eval(), x[:2], "features.0", instead=True))
+    with unchanged(early):
+        found = pl.inspect(early, x, closely=3, batch_size=2)
+    assert found.leakage is not None
+    assert found.effective_field is not None
+    assert (found.receptive_field, found.images, found.flips) == ((3.0,) * rank, 5, 0)
+    assert found.leakage.box is not None
+    assert found.leakage.box < 1e-6
+    assert found.effective_field.side <= 3
+    assert found.parity_relative < 1e-5
+    both = trained(pl.multi_scale(GapNet(rank).eval(), x[:2], "features.0"))
+    wide = pl.inspect(both, x, closely=3, batch_size=2)
+    assert wide.leakage is not None
+    assert wide.effective_field is not None
+    assert wide.receptive_field is not None
+    assert wide.receptive_field[0] > 7  # a fine cell's share of a coarse one that lies beside it
+    assert 3 < wide.effective_field.side <= wide.receptive_field[0]
+    assert wide.leakage.box is None or wide.leakage.box < 1e-6
+
+
+def test_global_context_before_one_of_several_heads() -> None:
+    net = GapNet(2)
+    net.features.append(Gate())
+    x = 3 * inputs(2, batch=4, side=32)
+    both, early = (trained(pl.multi_scale(net.eval(), x, "features.0", instead=early)) for early in (False, True))
+    assert pl.inspect(both, x).global_context == ("features.4 (Gate)",)
+    assert pl.inspect(early, x).global_context == ()
+
+
 def test_global_context_is_named_measured_and_reported() -> None:
     net = GapNet(2)
     net.features.append(Gate())
@@ -202,6 +241,20 @@ def test_what_was_found_is_kept_with_the_model(tmp_path: Path) -> None:
     assert set(storage.verify(tmp_path)) == {"model.json", "model.safetensors"}
     again.save(tmp_path / "copy")
     assert pl.load(tmp_path / "copy").certificate == found  # type: ignore[comparison-overlap]
+
+
+def test_what_was_found_of_several_heads_is_kept(tmp_path: Path) -> None:
+    from pellucid.models import zoo
+
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network = trained(pl.multi_scale(zoo.build("pellucid:s8", channels=(8, 8), strides=(2, 2)).eval(), x, "features.0"))
+    network.save(tmp_path / "a")
+    found = pl.inspect(network, x)
+    storage.write_certificate(tmp_path / "a", found)
+    again = pl.load(tmp_path / "a")
+    again.save(tmp_path / "b")
+    assert found != network.certificate
+    assert again.certificate == pl.load(tmp_path / "b").certificate == found  # type: ignore[comparison-overlap]
 
 
 def test_only_an_intact_softcam_takes_a_certificate(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def run(
 
     torch.manual_seed(seed)  # a network without weights starts from this seed
     asked = _Asked(source, weights, num_classes, size, channels, features, head, seed)
-    softcam = _opened(asked, options.device(device), images is not None, quiet)
+    softcam = _opened(asked, options.device(device), quiet)
     skipped: list[dict[str, str]] = []
     if images is None:
         _refuse_words(given, "Only the reader of --images takes settings.")
@@ -146,26 +146,17 @@ class _Asked:
     seed: int
 
 
-def _opened(asked: _Asked, device: torch.device, measured: bool, quiet: bool) -> SoftCAM:
+def _opened(asked: _Asked, device: torch.device, quiet: bool) -> SoftCAM:
     """The SoftCAM in a folder, or what conversion makes of a plain network."""
     import torch
 
     from pellucid.call import has_evidence
     from pellucid.models.convert import convert
     from pellucid.models.inspection import with_context
-    from pellucid.models.softcam import SoftCAM
     from pellucid.networks import open_network, preprocessing, random_weights
 
     network = open_network(asked.source, weights=asked.weights, device=device, num_classes=asked.num_classes)
-    if isinstance(network, SoftCAM):
-        return network
-    if has_evidence(network):  # several scales or another pooling: it has a certificate of its own
-        if measured:
-            raise OptionError(
-                f"{asked.source} has several evidence heads.",
-                why="What is measured on images is that of a SoftCAM with one.",
-                hint="Leave out --images to see its certificate.",
-            )
+    if has_evidence(network):
         return cast("SoftCAM", network)
     warning = random_weights(asked.source, asked.weights)
     say(warning, quiet=quiet or not warning)

@@ -1,4 +1,4 @@
-"""What a SoftCAM does on the user's own images: the dear part of its certificate."""
+"""What a network with evidence does on the user's own images: the dear part of its certificate."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pellucid.models.certificate import ROUNDING, Certificate
 from pellucid.models.effective_field import effective_field
 from pellucid.models.global_context import global_context
 from pellucid.models.leakage import leakage
+from pellucid.models.multi_scale import MultiScale
 from pellucid.models.receptive_field import by_recurrence
 from pellucid.models.softcam import SoftCAM
 from pellucid.models.trace import Untraceable, as_logits, trace
@@ -30,7 +31,7 @@ _DIFFER = "on the inspected images evidence and logits differ by more than round
 
 
 def inspect(
-    softcam: nn.Module,
+    network: nn.Module,
     images: Float[Tensor, "images channels *spatial"],
     *,
     original: nn.Module | None = None,
@@ -41,33 +42,35 @@ def inspect(
     batch_size: int = 8,
     seed: int = 0,
 ) -> Certificate:
-    """The certificate of a SoftCAM with what is measured on these images; the SoftCAM itself stays as it was.
+    """The certificate of a SoftCAM, or of a network with several evidence heads (`MultiScale`), with what is measured on
+    these images; the network itself stays as it was.
 
     Logits are compared on all images: those of the network's own forward pass (of `original`, where another network is
     given) with summed evidence plus bias. Effective field and leakage are measured on the first `closely` images, which
     takes about 40 passes for each of them; `cells` cells are tried for leakage. Inputs of the size and kind of use say
-    most. args, kwargs: the network's other inputs; tensors among them with one row per image follow the images.
+    most. args, kwargs: the network's other inputs; tensors among them with one row per image follow the images. Of
+    several heads the evidence added up on the finest grid is measured.
 
     To keep the result: `softcam.certificate = pl.inspect(softcam, images)`, then `softcam.save(folder)`.
-    Raises `OptionError` for a network that is no SoftCAM, `BadInput` for images without batch or places.
+    Raises `OptionError` for a network of another kind, `BadInput` for images without batch or places.
     """
-    if not isinstance(softcam, SoftCAM):
+    if not isinstance(network, SoftCAM | MultiScale):
         raise OptionError(
-            f"A {type(softcam).__name__} cannot be inspected.",
-            why="A SoftCAM is needed: a converted network.",
+            f"A {type(network).__name__} cannot be inspected.",
+            why="A converted network is needed.",
             hint="Convert it first: pellucid.convert(model, example). Of a finer map inspect the SoftCAM it was made from.",
         )
-    _check_images(images, softcam.plan.rank)
-    images = images.detach().to(weights_device(softcam))
-    call = Call(softcam, tuple(args), dict(kwargs or {}), softcam.output, batch=len(images))
+    _check_images(images, len(network.certificate.input_size))
+    images = images.detach().to(weights_device(network))
+    call = Call(network, tuple(args), dict(kwargs or {}), network.output, batch=len(images))
     near = call.rows(torch.arange(len(images))[:closely])
-    field, layers = _context(softcam, call.rows(torch.arange(1)), images[:1])
+    field, layers = _context(network, call.rows(torch.arange(1)), images[:1])
     effective = effective_field(near, images[:closely], batch_size=batch_size)
     leak = leakage(
         near, images[:closely], field=field, effective=effective.side, cells=cells, batch_size=batch_size, seed=seed
     )
-    known = _with_layers(softcam.certificate, layers)
-    found = _compared(softcam, call, images, original, batch_size)
+    known = _with_layers(network.certificate, layers)
+    found = _compared(network, call, images, original, batch_size)
     notes = (*(n for n in known.notes if n != _DIFFER), *([_DIFFER] if found.pop("differ") else []))
     return replace(known, **found, notes=notes, effective_field=effective, leakage=leak)
 
@@ -93,37 +96,48 @@ def _check_images(images: Any, rank: int) -> None:
         )
 
 
-def _context(softcam: SoftCAM, call: Call, x: Tensor) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+def _context(network: SoftCAM | MultiScale, call: Call, x: Tensor) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
     """From one traced pass: the side per axis of what convolutions and poolings let a cell see (None: not known), and the
     layers that let it see everything (`global_context`). A network that cannot be traced tells neither.
     """
-    model, x = softcam.model, x.clone()
+    model, x, rank = network.model, x.clone(), x.ndim - 2
     others = tuple(v for v in tree_leaves((call.args, dict(call.kwargs))) if isinstance(v, Tensor))
-    with hooks.untouched(softcam), torch.inference_mode(False):
+    with hooks.untouched(network), torch.inference_mode(False):
         try:
-            traced = trace(model, lambda: call.run(model, x), (x, *others), softcam.select)
-        except Untraceable:
+            select = network.select if isinstance(network, SoftCAM) else call.select
+            traced = trace(model, lambda: call.run(model, x), (x, *others), select)
+        except (Untraceable, OptionError):  # the trunk of several heads may return more than its logits
             return None, ()
-    cut = next((ref for ref, points in traced.points.items() if softcam.plan.capture in points), None)
-    if cut is None:
-        return None, ()
-    field = by_recurrence(traced, cut, softcam.plan.rank)
-    return None if field is None else field.size, global_context(traced, cut, model, softcam.plan.rank)
+    stages = network.stages if isinstance(network, MultiScale) else [network.plan]
+    fields, layers = list[tuple[float, ...] | None](), dict[str, None]()
+    for stage in stages:
+        cut = next((ref for ref, points in traced.points.items() if stage.capture in points), None)
+        field = None if cut is None else by_recurrence(traced, cut, rank)
+        if cut is None or field is None:
+            return None, ()
+        fields.append(field.size)
+        layers |= dict.fromkeys(global_context(traced, cut, model, rank))
+    if isinstance(network, SoftCAM):
+        return fields[0], tuple(layers)
+    with hooks.untouched(network), torch.no_grad():  # of a fine cell, with the coarser ones that it has a share of
+        return call.evidence(x).geometry.receptive_field, tuple(layers)
 
 
 def _compared(
-    softcam: SoftCAM, call: Call, images: Tensor, original: nn.Module | None, batch_size: int
+    network: SoftCAM | MultiScale, call: Call, images: Tensor, original: nn.Module | None, batch_size: int
 ) -> dict[str, Any]:
     """Summed evidence and logits on all images."""
-    reference = original if original is not None else softcam.model if softcam.fused is not None else None
+    own = network.model if isinstance(network, SoftCAM) and network.fused is not None else None
+    reference = original if original is not None else own
+    select = network.select if isinstance(network, SoftCAM) else call.select
     made, logits = [], []
-    with hooks.untouched(softcam), hooks.untouched(reference or softcam), torch.no_grad():
+    with hooks.untouched(network), hooks.untouched(reference or network), torch.no_grad():
         for rows in torch.split(torch.arange(len(images)), batch_size):
             part, x = call.rows(rows), images[rows]
             seen = part.evidence(x)
             made.append(seen.maps.flatten(2).mean(2) + seen.bias)
-            logits.append(seen.logits if reference is None else as_logits(softcam.select(part.run(reference, x))))
-    return compared(torch.cat(made), torch.cat(logits), softcam.task)
+            logits.append(seen.logits if reference is None else as_logits(select(part.run(reference, x))))
+    return compared(torch.cat(made), torch.cat(logits), network.task)
 
 
 def compared(

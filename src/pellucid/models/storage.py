@@ -56,6 +56,9 @@ def save_model(
         "classes": list(classes) if classes else None, "task": task, "training": model.training,
         "preprocessing": getattr(model, "preprocessing", None) or getattr(network, "preprocessing", None),
     }  # fmt: skip
+    known = getattr(model, "certificate", None)
+    if described["source"] is not None and isinstance(known, Certificate):  # of several scales
+        described["certificate"] = known.as_dict()
     if softcam is not None:
         if softcam.output is not None and not isinstance(softcam.output, int | str):
             raise OptionError(
@@ -102,17 +105,20 @@ def load_model(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     for name in ("classes", "task", "preprocessing"):
         if described.get(name) is not None:
             setattr(loaded, name, tuple(described[name]) if name == "classes" else described[name])
+    if described.get("certificate") is not None:
+        loaded.certificate = Certificate.from_dict(described["certificate"])  # type: ignore[assignment]
     return loaded
 
 
 def write_certificate(folder: str | Path, certificate: Certificate) -> Path:
-    """Put another certificate into a saved SoftCAM's folder; weights and all else stay, the manifest is renewed.
+    """Put another certificate into the folder of a saved SoftCAM or `MultiScale`; weights and all else stay, the manifest
+    is renewed.
 
-    Raises `IntegrityError` where the folder is damaged, `OptionError` where it holds no SoftCAM.
+    Raises `IntegrityError` where the folder is damaged, `OptionError` where it holds a network without a certificate.
     """
     folder = Path(folder)
     described, manifest = read_description(folder), read_manifest(folder)
-    if described["kind"] != "softcam":
+    if described.get("certificate") is None:
         raise OptionError(
             f"{folder} holds a {described['kind']}.",
             why="Only a SoftCAM has a certificate.",

@@ -35,7 +35,7 @@ from pellucid.data.splits import folds
 from pellucid.metrics import METRICS
 from pellucid.models import zoo
 from pellucid.models.multi_scale import multi_scale
-from pellucid.record import Comparison, Interval, PerformanceComparison, Table, join
+from pellucid.record import Comparison, Interval, PerformanceComparison, Table, join, t_interval
 from pellucid.render.curves import Mark, interval_plot
 from pellucid.render.grid import grid
 from pellucid.sample import Dataset, Sample, Subset
@@ -318,7 +318,7 @@ class Measured:
     difference: Mapping[str, PerformanceComparison]
     scores: Mapping[tuple[str, str], Mapping[str, Interval]]
     compared: Sequence[Comparison]
-    each: Mapping[tuple[str, str], Sequence[float]]
+    each: Mapping[tuple[str, str], Sequence[float]]  # difference by variant and metric, of every training
 
 
 def measured(by_seed: Mapping[str, Mapping[int, Table]]) -> Measured:
@@ -336,6 +336,11 @@ def measured(by_seed: Mapping[str, Mapping[int, Table]]) -> Measured:
     compared = against_the_paper(found)
     each: dict[tuple[str, str], list[float]] = defaultdict(list)
     for variant in found:
+        plain = alike(variant, PLAIN)
+        for seed in sorted(set(by_seed[variant]) & set(by_seed.get(plain, ())) if variant in difference else ()):
+            both = join([by_seed[variant][seed], by_seed[plain][seed]])
+            (area,) = both.compare_performance(variant, plain, scores=["auc"])
+            each[variant, "auc"].append(area.difference.mean)
         for seed in sorted(set(by_seed[variant]) & set(by_seed.get(alike(variant, PAPER), ()))):
             alone = {v: by_seed[v][seed] for v in (variant, alike(variant, PAPER))}
             for c in against_the_paper(alone):
@@ -356,6 +361,9 @@ def performance(found: Measured) -> list[str]:
         if (area := found.difference.get(variant)) is not None:
             assert area.verdict is not None
             told = [str(area.difference), f"{area.verdict.verdict} (n {area.verdict.n}, half-width {area.verdict.half_width:.3f})"]  # fmt: skip
+            each = found.each[variant, "auc"]
+            if len(each) > 1:
+                told[1] += f"{_alone(each)}, mean {t_interval(each)}"
         lines.append(f"| {variant} | {rows['auc']} | {rows['balanced_accuracy']} | {rows['brier']} | {' | '.join(told)} |")  # fmt: skip
     return lines
 
@@ -389,10 +397,13 @@ def against_the_paper(found: Mapping[str, Table]) -> list[Comparison]:
 def comparisons(found: Measured) -> list[str]:
     lines = []
     for c in found.compared:
-        name, each = f"{c.metric} {c.part}".strip(), found.each[c.first, c.metric]
-        alone = f"; by training {', '.join(f'{d:.3f}' for d in each)}" if len(each) > 1 else ""
+        name, alone = f"{c.metric} {c.part}".strip(), _alone(found.each[c.first, c.metric])
         lines.append(f"- {c.first}, {name}: evidence minus that of {c.second} {c.difference}, corrected p {c.adjusted:.3g}{alone}")  # fmt: skip
     return lines
+
+
+def _alone(each: Sequence[float]) -> str:
+    return f"; by training {', '.join(f'{d:.3f}' for d in each)}" if len(each) > 1 else ""
 
 
 def page(found: Mapping[str, Measured]) -> str:

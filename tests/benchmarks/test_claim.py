@@ -99,6 +99,22 @@ def test_performance_is_set_against_no_penalty_with_a_verdict() -> None:
     assert set(claim.figures({"toys": found})) == {"study-auc"}
 
 
+def test_differences_of_the_area_are_told_for_every_training() -> None:
+    """One training that orders all rightly and one that orders all wrongly: -0.5 +- Student's t of two."""
+    right, wrong = [0.1 + 0.8 * (i % 2) for i in range(60)], [0.9 - 0.8 * (i % 2) for i in range(60)]
+
+    def two(name: str, second: list[float]) -> dict[int, Table]:
+        again = tuple(replace(p, seed=1) for p in predicted(name, second).predictions)
+        return {0: predicted(name, right), 1: Table((), again)}
+
+    found = claim.measured({PLAIN: two(PLAIN, right), OURS: two(OURS, wrong)})
+    half = stats.t.ppf(0.975, 1) * 0.5  # the standard error of 0 and -1
+    assert (
+        f"; by training 0.000, -1.000, mean -0.500 [{-0.5 - half:.3f}, {-0.5 + half:.3f}]"
+        in claim.performance(found)[3]
+    )
+
+
 def test_folds_never_share_a_patient() -> None:
     class Images:
         classes, fingerprint = ("a", "b"), "three of each of 20 patients"

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo serve test check lock bench zoo docs e2e clean
+.PHONY: setup demo serve test lowest check lock bench zoo docs e2e clean
 
 # $(1): name of the locked set under requirements/
 define install
@@ -35,6 +35,12 @@ test:  ## the tests, without the long studies, in two processes
 	$(call install,test)
 	$(BIN)/python -m pytest -n 2
 
+lowest:  ## the tests with the oldest libraries that pyproject.toml allows, in an environment of its own
+	$(call install,test)
+	rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[test]'
+	.venv-lowest/bin/python -m pytest -n 2 -W default  # old libraries warn of newer ones
+
 e2e:  ## report and page in a real browser (needs Chromium)
 	$(call install,test)
 	$(BIN)/python -m pytest -m e2e
@@ -63,4 +69,4 @@ docs:  ## tables in docs/ from the registries
 	$(BIN)/python docs/tables.py
 
 clean:
-	rm -rf runs dist build $(VENV)
+	rm -rf runs dist build $(VENV) .venv-lowest

@@ -15,11 +15,13 @@ def test_interrupted_work_goes_on_where_it_stopped(tmp_path: Path) -> None:
     first = Shards.open(tmp_path, {"seed": 1}, ["a", "b", "c"])
     first.write("a", [1, 2])
     (tmp_path / "b.json").write_text("[3")  # killed half way: no marker
+    (tmp_path / ".c.json.k1ll3d.part").write_text("[")  # and before it had its name
     again = Shards.open(tmp_path, {"seed": 1}, ["a", "b", "c"])
     assert list(again.pending()) == ["b", "c"]
     assert again.read("a") == [1, 2]
     again.write("b", [3])
     assert list(again.pending()) == ["c"]
+    assert {path.name for path in tmp_path.iterdir()} == {"plan.json", "a.json", "a.done", "b.json", "b.done"}
 
 
 def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     return path
 
 
+def delete_unfinished(folder: str | Path, *patterns: str) -> None:
+    """Delete what killed processes had half written: the temporary files of `write_bytes` that the patterns name."""
+    for pattern in patterns:
+        for part in Path(folder).glob(pattern):
+            part.unlink(missing_ok=True)
+
+
 def remove(path: str | Path) -> None:
     """Delete a file, where there is one. Raises `ResourceError` where that is not allowed."""
     path = Path(path)

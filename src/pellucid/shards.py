@@ -27,7 +27,10 @@ class Shards:
 
     @classmethod
     def open(cls, folder: str | Path, plan: Any, parts: Sequence[str]) -> Shards:
-        """Start or resume. A folder that holds other work is refused, so that results never mix."""
+        """Start or resume. A folder that holds other work is refused, so that results never mix.
+
+        One process at a time works in a folder: what another had half written when it was killed is deleted.
+        """
         folder = Path(folder)
         shards = cls(folder, json.loads(json.dumps(files.finite(plan))), tuple(parts))
         path = folder / "plan.json"
@@ -41,6 +44,7 @@ class Shards:
                     path=folder,
                 )
             files.write_json(path, shards._whole_plan())
+        files.delete_unfinished(folder, ".*.part")
         return shards
 
     def _whole_plan(self) -> Any:

@@ -40,9 +40,7 @@ def claimed(folder: str | Path) -> Iterator[None]:
     try:
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())
-        for pattern in _UNFINISHED:
-            for part in Path(folder).glob(pattern):
-                part.unlink(missing_ok=True)
+        files.delete_unfinished(folder, *_UNFINISHED)
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -417,7 +417,7 @@ def page(found: Mapping[str, Measured]) -> str:
 # --- figures -----------------------------------------------------------------------------------------------------------------
 
 DRAWN_AGAINST = {
-    "auc": "AUC minus that of the network without a penalty",
+    "auc": "AUC minus that without a penalty",
     "relevance_mass over_area": "relevance mass of the evidence, over area",
     "effect_agreement": "evidence against effect, rank correlation",
 }
